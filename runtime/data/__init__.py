@@ -1,0 +1,1 @@
+"""Data sources: where rows come from, each named by a URI."""

@@ -1,0 +1,114 @@
+"""Builds the native engine; everything that is not code stands in setup.cfg."""
+
+import concurrent.futures
+import glob
+import importlib.metadata
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import sysconfig
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+HERE = pathlib.Path(__file__).resolve().parent
+# Whoever changes the engine builds with SPARKNET_WERROR=1, as .ci/run does. A user's newer compiler, with warnings that
+# nobody has seen yet, still builds it.
+WARNINGS = ["-Wall", "-Wextra"] + (["-Werror"] if os.environ.get("SPARKNET_WERROR") else [])
+
+
+def onednn_flags() -> tuple[list[str], list[str]]:
+    """The compiler's and the linker's flags for oneDNN 3: ONEDNN_ROOT, else the wheel, else pkg-config."""
+    root = os.environ.get("ONEDNN_ROOT")
+    if root:
+        return [f"-I{root}/include"], [f"-L{root}/lib", f"-Wl,-rpath,{root}/lib", "-ldnnl"]
+    try:
+        # importlib.metadata also finds the files under pip's build isolation, where sys.prefix is elsewhere.
+        files = importlib.metadata.files("onednn-devel-cpu-gomp") or []
+        found = {path.name: pathlib.Path(str(path.locate())).resolve() for path in files}
+        runtime = importlib.metadata.files("onednn-cpu-gomp") or []
+        found.update({path.name: pathlib.Path(str(path.locate())).resolve() for path in runtime})
+        return [f"-I{found['dnnl.hpp'].parent}"], [str(found["libdnnl.so.3"])]
+    except (importlib.metadata.PackageNotFoundError, KeyError):
+        pass
+    try:
+        query = ["pkg-config", "--cflags", "--libs", "dnnl >= 3.0"]
+        flags = shlex.split(subprocess.run(query, check=True, capture_output=True, text=True).stdout)
+    except (OSError, subprocess.CalledProcessError):
+        sys.exit(
+            "oneDNN 3 was not found: pip install onednn-devel-cpu-gomp==2023.2.0 (x86-64), or install it on the system "
+            "(libdnnl-dev, or conda's onednn), or point ONEDNN_ROOT at it"
+        )
+    return [flag for flag in flags if flag[:2] in ("-I", "-D")], [
+        flag for flag in flags if flag[:2] not in ("-I", "-D")
+    ]
+
+
+class ParallelBuild(build_ext):
+    """Compiles the sources of an extension side by side, and only those that changed."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compiles what is older than its source or any header, then lets setuptools link."""
+        headers = [*ext.depends, __file__]
+        newest_header = max(os.path.getmtime(path) for path in headers)
+        folder = os.path.join("build", "objects", sysconfig.get_platform(), sys.implementation.cache_tag or "")
+        objects: list[str] = []
+        stale: list[str] = []
+        for source in ext.sources:
+            target = self.compiler.object_filenames([source], output_dir=folder)[0]
+            objects.append(target)
+            if not os.path.exists(target) or os.path.getmtime(target) < max(
+                newest_header, os.path.getmtime(source)
+            ):
+                stale.append(source)
+
+        def compile_one(source: str) -> None:
+            own = WARNINGS if source.startswith("caffe_ext") else ["-w"]  # what Cython writes is not ours to mend
+            self.compiler.compile(
+                [source],
+                output_dir=folder,
+                include_dirs=ext.include_dirs,
+                extra_postargs=[*ext.extra_compile_args, *own],
+            )
+
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(compile_one, stale))
+        ext.sources, ext.extra_objects = [], objects + ext.extra_objects
+        # setuptools would take the old library for current: it no longer sees the sources.
+        self.force = True
+        super().build_extension(ext)
+
+
+def extensions() -> list[Extension]:
+    """The engine, and the few lines that load oneDNN where the run path does not reach it."""
+    include, link = onednn_flags()
+    # From site-packages/sparknet_dsl/caffe_ext to the lib/ that holds libdnnl.so.3; the second for lib64 layouts.
+    # DT_RPATH, since a foreign LD_LIBRARY_PATH would win over DT_RUNPATH.
+    rpaths = ["-Wl,-rpath,$ORIGIN/../../../..", "-Wl,-rpath,$ORIGIN/../../../../../lib"]
+    engine = Extension(
+        "sparknet_dsl.caffe_ext._native",
+        [
+            "caffe_ext/_native.pyx",
+            *sorted(glob.glob("caffe_ext/core/*.cpp")),
+            *sorted(glob.glob("caffe_ext/layers/*.cpp")),
+        ],
+        include_dirs=["caffe_ext"],
+        depends=sorted(glob.glob("caffe_ext/**/*.h", recursive=True)) + sorted(glob.glob("caffe_ext/*.pxd")),
+        language="c++",
+        extra_compile_args=["-std=c++17", "-O3", "-fopenmp", "-fvisibility=hidden", "-g0", *include],
+        extra_link_args=["-fopenmp", "-Wl,--disable-new-dtags", *rpaths, *link],
+    )
+    loader = Extension("sparknet_dsl.caffe_ext._dlopen", ["caffe_ext/_dlopen.pyx"], libraries=["dl"])
+    return cythonize(
+        [engine, loader],
+        build_dir="build/cython",
+        compiler_directives={"language_level": 3, "embedsignature": True},
+        force=False,
+    )
+
+
+os.chdir(HERE)
+setup(ext_modules=extensions(), cmdclass={"build_ext": ParallelBuild})
