@@ -1,0 +1,103 @@
+#include "core/dnnl_util.h"
+
+#include "core/error.h"
+
+namespace sparknet {
+
+namespace {
+
+dnnl::memory::dims strides_of(const dnnl::memory::dims& dims) {
+  dnnl::memory::dims strides(dims.size(), 1);
+  for (int axis = static_cast<int>(dims.size()) - 2; axis >= 0; --axis) {
+    strides[axis] = strides[axis + 1] * std::max<dnnl::memory::dim>(dims[axis + 1], 1);
+  }
+  return strides;
+}
+
+dnnl::memory::desc plain_desc_of(const dnnl::memory::dims& dims) {
+  return {dims, dnnl::memory::data_type::f32, strides_of(dims)};
+}
+
+// oneDNN has no 0-axis arrays.
+dnnl::memory::dims dims_of(const Shape& shape) { return shape.empty() ? Shape{1} : shape; }
+
+}  // namespace
+
+dnnl::engine& dnnl_engine() {
+  static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+dnnl::stream& dnnl_stream() {
+  thread_local dnnl::stream stream(dnnl_engine());
+  return stream;
+}
+
+dnnl::memory::desc plain_desc(const Shape& shape) { return plain_desc_of(dims_of(shape)); }
+
+dnnl::memory::desc any_desc(const Shape& shape) {
+  return {dims_of(shape), dnnl::memory::data_type::f32, dnnl::memory::format_tag::any};
+}
+
+LayoutPtr layout_of(const dnnl::memory::desc& desc) {
+  if (desc == plain_desc_of(desc.get_dims())) return nullptr;
+  return std::make_shared<const Layout>(desc);
+}
+
+bool same_layout(const LayoutPtr& a, const LayoutPtr& b) {
+  if (!a || !b) return !a && !b;
+  return a == b || a->desc == b->desc;
+}
+
+int64_t layout_count(const Layout& layout) { return static_cast<int64_t>(layout.desc.get_size() / sizeof(float)); }
+
+dnnl::memory read_memory(const Tensor& tensor, const dnnl::memory::desc& desc) {
+  return wrap_memory(desc, tensor.read_as(layout_of(desc)));
+}
+
+dnnl::memory overwrite_memory(Tensor& tensor, const dnnl::memory::desc& desc) {
+  return wrap_memory(desc, tensor.overwrite_as(layout_of(desc)));
+}
+
+dnnl::memory make_memory(const dnnl::memory::desc& desc) { return {desc, dnnl_engine()}; }
+
+dnnl::memory wrap_memory(const dnnl::memory::desc& desc, const float* values) {
+  // oneDNN takes sources and destinations alike as void*.
+  return {desc, dnnl_engine(), const_cast<float*>(values)};
+}
+
+void reorder(const dnnl::memory& from, const dnnl::memory& to, bool accumulate) {
+  dnnl::primitive_attr attributes;
+  if (accumulate) {
+    dnnl::post_ops sum;
+    sum.append_sum(1.0f);
+    attributes.set_post_ops(sum);
+  }
+  const dnnl::reorder::primitive_desc description(from, to, attributes);
+  dnnl::reorder(description).execute(dnnl_stream(), const_cast<dnnl::memory&>(from), const_cast<dnnl::memory&>(to));
+  dnnl_stream().wait();
+}
+
+void execute(const dnnl::primitive& primitive, const std::unordered_map<int, dnnl::memory>& arguments) {
+  primitive.execute(dnnl_stream(), arguments);
+  dnnl_stream().wait();
+}
+
+dnnl::memory Converted::get(const Tensor& tensor, const dnnl::memory::desc& desc) {
+  const auto plain = plain_desc_of(desc.get_dims());
+  if (desc == plain) return wrap_memory(desc, tensor.read());
+  const uint64_t version = tensor.version();
+  const bool fits = copy_ && copy_.get_desc() == desc;
+  if (!fits) copy_ = make_memory(desc);
+  if (!fits || version == 0 || version != version_) reorder(wrap_memory(plain, tensor.read()), copy_);
+  version_ = version;
+  return copy_;
+}
+
+void accumulate(const dnnl::memory& gradient, Tensor& diff, const dnnl::memory::dims& shape) {
+  const bool fresh = diff.is_zero();
+  float* values = fresh ? diff.overwrite() : diff.write();
+  reorder(gradient, wrap_memory(plain_desc_of(shape), values), !fresh);
+}
+
+}  // namespace sparknet

@@ -1,0 +1,58 @@
+// oneDNN: the engine, streams, layouts and the reorder that the rest is built on. Only files that use oneDNN's primitives
+// include this: its header takes seconds to compile.
+#pragma once
+
+#include <dnnl.hpp>
+#include <memory>
+#include <unordered_map>
+
+#include "core/tensor.h"
+
+namespace sparknet {
+
+struct Layout {
+  explicit Layout(dnnl::memory::desc description) : desc(std::move(description)) {}
+  const dnnl::memory::desc desc;
+};
+
+dnnl::engine& dnnl_engine();
+// Of the calling thread: two nets may run in two threads.
+dnnl::stream& dnnl_stream();
+
+// Row-major, and left to the primitive.
+dnnl::memory::desc plain_desc(const Shape& shape);
+dnnl::memory::desc any_desc(const Shape& shape);
+
+// Null where `desc` is row-major for its dims.
+LayoutPtr layout_of(const dnnl::memory::desc& desc);
+bool same_layout(const LayoutPtr& a, const LayoutPtr& b);
+// Floats that the layout takes, padding included.
+int64_t layout_count(const Layout& layout);
+
+// The tensor's values in `desc` (row-major, blocked alike), ready for a primitive.
+dnnl::memory read_memory(const Tensor& tensor, const dnnl::memory::desc& desc);
+dnnl::memory overwrite_memory(Tensor& tensor, const dnnl::memory::desc& desc);
+// Memory of a primitive's own.
+dnnl::memory make_memory(const dnnl::memory::desc& desc);
+// A view of memory that somebody else holds.
+dnnl::memory wrap_memory(const dnnl::memory::desc& desc, const float* values);
+
+// to = from, or to += from.
+void reorder(const dnnl::memory& from, const dnnl::memory& to, bool accumulate = false);
+
+void execute(const dnnl::primitive& primitive, const std::unordered_map<int, dnnl::memory>& arguments);
+
+// A copy of a tensor (a parameter) in the layout that a primitive wants, made anew only when the tensor has changed.
+class Converted {
+ public:
+  dnnl::memory get(const Tensor& tensor, const dnnl::memory::desc& desc);
+
+ private:
+  dnnl::memory copy_;
+  uint64_t version_ = 0;
+};
+
+// Adds `gradient` to a parameter's diff; `shape` row-major dims of the diff as the primitive sees them.
+void accumulate(const dnnl::memory& gradient, Tensor& diff, const dnnl::memory::dims& shape);
+
+}  // namespace sparknet

@@ -1,0 +1,232 @@
+#include "core/tensor.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <new>
+
+#include "core/dnnl_util.h"
+#include "core/error.h"
+
+namespace sparknet {
+
+namespace {
+
+// The limit that Caffe sets on a blob.
+constexpr int64_t kMaxCount = std::numeric_limits<int32_t>::max();
+
+std::shared_ptr<float> allocate(int64_t floats) {
+  constexpr size_t kAlignment = 64;  // a cache line, and a vector of AVX-512
+  const size_t bytes = (std::max<int64_t>(floats, 1) * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
+  auto* memory = static_cast<float*>(std::aligned_alloc(kAlignment, bytes));
+  if (memory == nullptr) throw std::bad_alloc();
+  return {memory, std::free};
+}
+
+uint64_t next_version() {
+  static std::atomic<uint64_t> last{0};
+  return ++last;
+}
+
+}  // namespace
+
+int64_t count(const Shape& shape) { return count(shape, 0, static_cast<int>(shape.size())); }
+
+int64_t count(const Shape& shape, int begin, int end) {
+  int64_t product = 1;
+  for (int axis = begin; axis < end; ++axis) {
+    if (shape[axis] < 0) fail(ErrorKind::kShape, "negative extent in shape ", to_string(shape));
+    if (shape[axis] != 0 && product > kMaxCount / shape[axis]) {
+      fail(ErrorKind::kMemory, "shape ", to_string(shape), " has more than 2^31 - 1 elements");
+    }
+    product *= shape[axis];
+  }
+  return product;
+}
+
+std::string to_string(const Shape& shape) {
+  if (shape.empty()) return "scalar";
+  std::string text;
+  for (const int64_t extent : shape) text += (text.empty() ? "" : " × ") + std::to_string(extent);
+  return text;
+}
+
+int canonical_axis(const Shape& shape, int64_t axis, const char* field) {
+  const auto axes = static_cast<int64_t>(shape.size());
+  if (axis < -axes || axis >= axes) {
+    fail(ErrorKind::kField, field, " ", axis, " does not exist: the bottom has ", axes, " axes (", to_string(shape), ")");
+  }
+  return static_cast<int>(axis < 0 ? axis + axes : axis);
+}
+
+class Storage {
+ public:
+  bool plain_valid = false;
+  bool blocked_valid = false;  // neither: all zeros
+  int pins = 0;
+  uint64_t version = next_version();
+
+  // Forgets values and memory that is too small; `floats` is what the row-major form takes.
+  void resize(int64_t floats) {
+    if (floats == floats_) return;
+    if (pins > 0 && floats > plain_capacity_) {
+      // Whoever holds the old memory keeps it alive through its own reference.
+      plain_.reset();
+      plain_capacity_ = 0;
+    }
+    floats_ = floats;
+    clear();
+  }
+
+  void clear() {
+    plain_valid = blocked_valid = false;
+    version = next_version();
+  }
+
+  void place(std::shared_ptr<float> memory) {
+    plain_ = std::move(memory);
+    plain_capacity_ = floats_;
+    clear();
+  }
+
+  float* plain() {
+    if (!plain_ || plain_capacity_ < floats_) {
+      plain_ = allocate(floats_);
+      plain_capacity_ = floats_;
+    }
+    return plain_.get();
+  }
+
+  const float* read() {
+    if (!plain_valid) {
+      float* values = plain();
+      if (blocked_valid) {
+        const auto& desc = layout_->desc;
+        reorder(wrap_memory(desc, blocked_.get()), wrap_memory(plain_desc(desc.get_dims()), values));
+      } else {
+        std::memset(values, 0, floats_ * sizeof(float));
+      }
+      plain_valid = true;
+    }
+    return plain();
+  }
+
+  float* write() {
+    read();
+    blocked_valid = false;
+    version = next_version();
+    return plain();
+  }
+
+  float* overwrite() {
+    plain_valid = true;
+    blocked_valid = false;
+    version = next_version();
+    return plain();
+  }
+
+  const float* read_as(const LayoutPtr& layout) {
+    if (!layout) return read();
+    if (blocked_valid && same_layout(layout_, layout)) return blocked_.get();
+    if (blocked_valid && !plain_valid && layout_->desc.get_dims() == layout->desc.get_dims()) {
+      // From one blocked layout to another: the old one is dropped, the row-major form stays stale.
+      auto old_memory = std::move(blocked_);
+      const auto old_layout = std::move(layout_);
+      blocked_capacity_ = 0;
+      float* values = blocked(layout);
+      reorder(wrap_memory(old_layout->desc, old_memory.get()), wrap_memory(layout->desc, values));
+      return values;
+    }
+    const float* from = read();
+    float* values = blocked(layout);
+    reorder(wrap_memory(plain_desc(layout->desc.get_dims()), from), wrap_memory(layout->desc, values));
+    blocked_valid = true;
+    return values;
+  }
+
+  float* overwrite_as(const LayoutPtr& layout) {
+    if (!layout) return overwrite();
+    if (!blocked_ || !same_layout(layout_, layout)) {
+      float* values = blocked(layout);
+      // Readers of blocked layouts count on zeros in the padding, and not every writer touches it.
+      std::memset(values, 0, layout_count(*layout) * sizeof(float));
+    }
+    blocked_valid = true;
+    plain_valid = false;
+    version = next_version();
+    return blocked_.get();
+  }
+
+  LayoutPtr layout() const { return blocked_valid ? layout_ : nullptr; }
+
+  NativeView native() {
+    if (blocked_valid) return {blocked_.get(), layout_count(*layout_), layout_};
+    return {read(), floats_, nullptr};
+  }
+
+  void settle() {
+    if (pins == 0) return;
+    read();
+    blocked_valid = false;
+  }
+
+  std::shared_ptr<float> plain_memory() {
+    plain();
+    return plain_;
+  }
+
+ private:
+  float* blocked(const LayoutPtr& layout) {
+    const int64_t floats = layout_count(*layout);
+    if (!blocked_ || blocked_capacity_ < floats) {
+      blocked_ = allocate(floats);
+      blocked_capacity_ = floats;
+    }
+    layout_ = layout;
+    return blocked_.get();
+  }
+
+  int64_t floats_ = 1;
+  std::shared_ptr<float> plain_;
+  int64_t plain_capacity_ = 0;
+  std::shared_ptr<float> blocked_;
+  int64_t blocked_capacity_ = 0;
+  LayoutPtr layout_;
+};
+
+Tensor::Tensor() : storage_(std::make_shared<Storage>()) {}
+
+void Tensor::reshape(const Shape& shape) {
+  count_ = sparknet::count(shape);
+  shape_ = shape;
+  storage_->resize(count_);
+}
+
+const float* Tensor::read() const { return storage_->read(); }
+float* Tensor::write() { return storage_->write(); }
+float* Tensor::overwrite() { return storage_->overwrite(); }
+const float* Tensor::read_as(const LayoutPtr& layout) const { return storage_->read_as(layout); }
+float* Tensor::overwrite_as(const LayoutPtr& layout) { return storage_->overwrite_as(layout); }
+LayoutPtr Tensor::layout() const { return storage_->layout(); }
+NativeView Tensor::native() const { return storage_->native(); }
+void Tensor::zero() { storage_->clear(); }
+bool Tensor::is_zero() const { return !storage_->plain_valid && !storage_->blocked_valid; }
+
+void Tensor::share(const Tensor& other) {
+  if (storage_ == other.storage_) return;
+  if (other.count_ != count_) {
+    fail(ErrorKind::kShape, "cannot share values between ", to_string(shape_), " and ", to_string(other.shape_));
+  }
+  storage_ = other.storage_;
+}
+
+void Tensor::place(std::shared_ptr<float> memory) { storage_->place(std::move(memory)); }
+std::shared_ptr<float> Tensor::memory() { return storage_->plain_memory(); }
+uint64_t Tensor::version() const { return storage_->pins > 0 ? 0 : storage_->version; }
+void Tensor::pin() { ++storage_->pins; }
+void Tensor::unpin() { --storage_->pins; }
+void Tensor::settle() const { storage_->settle(); }
+
+}  // namespace sparknet

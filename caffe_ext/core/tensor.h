@@ -1,0 +1,106 @@
+// Arrays of float in the layout that suits who wrote them last.
+//
+// A tensor's values lie row-major ("plain"), or in a layout of oneDNN's choosing ("blocked"), or both; they are reordered
+// when somebody reads them in another layout than they have. This is the idea of Caffe's SyncedMemory, with layouts in
+// place of devices.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace sparknet {
+
+using Shape = std::vector<int64_t>;
+
+// The number of elements; Error(kShape) for a negative extent, Error(kMemory) past 2^31 - 1 elements (Caffe's limit).
+int64_t count(const Shape& shape);
+// The number of elements of the axes [begin, end).
+int64_t count(const Shape& shape, int begin, int end);
+// "64 × 1 × 28 × 28"; "scalar" for no axes.
+std::string to_string(const Shape& shape);
+// `axis` counted from the front; negative ones count from the end. Error(kField) when there is no such axis.
+int canonical_axis(const Shape& shape, int64_t axis, const char* field = "axis");
+
+// A oneDNN memory descriptor (core/dnnl_util.h); a null LayoutPtr is row-major.
+struct Layout;
+using LayoutPtr = std::shared_ptr<const Layout>;
+
+// The values of one or several tensors that share them.
+class Storage;
+
+// Values in the layout they have, padding of blocked layouts included, for loops that treat all elements alike.
+struct NativeView {
+  const float* values;
+  int64_t count;  // with padding
+  LayoutPtr layout;
+};
+
+class Tensor {
+ public:
+  Tensor();
+
+  const Shape& shape() const { return shape_; }
+  int64_t count() const { return count_; }
+  int axes() const { return static_cast<int>(shape_.size()); }
+  int64_t dim(int axis) const { return shape_[axis < 0 ? axis + axes() : axis]; }
+  // Sets the shape and allocates nothing; values are kept only when the number of elements stays.
+  void reshape(const Shape& shape);
+
+  // Row-major access. `read` and `write` reorder if need be; `overwrite` gives memory whose contents are to be replaced.
+  // New tensors, and those after zero(), hold zeros.
+  const float* read() const;
+  float* write();
+  float* overwrite();
+
+  // Access in a given layout (null: row-major). `overwrite_as` with the layout that the values have gives the memory
+  // that holds them, so element-wise layers can work in place.
+  const float* read_as(const LayoutPtr& layout) const;
+  float* overwrite_as(const LayoutPtr& layout);
+  // The layout in which reading costs nothing.
+  LayoutPtr layout() const;
+  NativeView native() const;
+
+  void zero();           // lazily
+  bool is_zero() const;  // still untouched since zero()
+
+  // From here on both tensors have the same values (shapes may differ, counts may not).
+  void share(const Tensor& other);
+  bool shares_with(const Tensor& other) const { return storage_ == other.storage_; }
+  // Row-major memory from outside, kept alive by `memory`; values so far are lost.
+  void place(std::shared_ptr<float> memory);
+
+  // The row-major memory, for who needs it to outlive a reshape.
+  std::shared_ptr<float> memory();
+
+  // Changes with every write; equal versions mean equal values. 0 while pinned, when it cannot be known.
+  uint64_t version() const;
+
+  // While pinned, somebody outside holds a pointer to the row-major values and may read and write them between calls.
+  void pin();
+  void unpin();
+  // Makes the row-major values of a pinned tensor the only valid ones, as its holder expects after each call.
+  void settle() const;
+
+ private:
+  Shape shape_;
+  int64_t count_ = 1;
+  std::shared_ptr<Storage> storage_;
+};
+
+// A named array and its gradient.
+struct Blob {
+  std::string name;
+  Tensor data;
+  Tensor diff;
+
+  const Shape& shape() const { return data.shape(); }
+  int64_t count() const { return data.count(); }
+  void reshape(const Shape& shape) {
+    data.reshape(shape);
+    diff.reshape(shape);
+  }
+};
+
+}  // namespace sparknet
