@@ -1,7 +1,6 @@
 """Builds the native engine; everything that is not code stands in setup.cfg."""
 
 import concurrent.futures
-import glob
 import importlib.metadata
 import os
 import pathlib
@@ -52,17 +51,15 @@ class ParallelBuild(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Compiles what is older than its source or any header, then lets setuptools link."""
-        headers = [*ext.depends, __file__]
-        newest_header = max(os.path.getmtime(path) for path in headers)
-        folder = os.path.join("build", "objects", sysconfig.get_platform(), sys.implementation.cache_tag or "")
+        newest_header = max(pathlib.Path(path).stat().st_mtime for path in [*ext.depends, __file__])
+        folder = f"build/objects/{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
         objects: list[str] = []
         stale: list[str] = []
         for source in ext.sources:
             target = self.compiler.object_filenames([source], output_dir=folder)[0]
             objects.append(target)
-            if not os.path.exists(target) or os.path.getmtime(target) < max(
-                newest_header, os.path.getmtime(source)
-            ):
+            made = pathlib.Path(target).stat().st_mtime if pathlib.Path(target).exists() else 0.0
+            if made < max(newest_header, pathlib.Path(source).stat().st_mtime):
                 stale.append(source)
 
         def compile_one(source: str) -> None:
@@ -82,6 +79,11 @@ class ParallelBuild(build_ext):
         super().build_extension(ext)
 
 
+def find(pattern: str) -> list[str]:
+    """The files of the project that match, sorted, so that every build links them in the same order."""
+    return sorted(path.relative_to(HERE).as_posix() for path in HERE.glob(pattern))
+
+
 def extensions() -> list[Extension]:
     """The engine, and the few lines that load oneDNN where the run path does not reach it."""
     include, link = onednn_flags()
@@ -92,11 +94,11 @@ def extensions() -> list[Extension]:
         "sparknet_dsl.caffe_ext._native",
         [
             "caffe_ext/_native.pyx",
-            *sorted(glob.glob("caffe_ext/core/*.cpp")),
-            *sorted(glob.glob("caffe_ext/layers/*.cpp")),
+            *find("caffe_ext/core/*.cpp"),
+            *find("caffe_ext/layers/*.cpp"),
         ],
         include_dirs=["caffe_ext"],
-        depends=sorted(glob.glob("caffe_ext/**/*.h", recursive=True)) + sorted(glob.glob("caffe_ext/*.pxd")),
+        depends=find("caffe_ext/**/*.h") + find("caffe_ext/*.pxd"),
         language="c++",
         extra_compile_args=["-std=c++17", "-O3", "-fopenmp", "-fvisibility=hidden", "-g0", *include],
         extra_link_args=["-fopenmp", "-Wl,--disable-new-dtags", *rpaths, *link],

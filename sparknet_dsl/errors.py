@@ -1,15 +1,15 @@
 """The errors that this project raises on purpose, each one clear message: what, where, what to do.
 
-    SparkNetError
-      UsageError          the command line is wrong                      exit status 2
-      ModelError          the model is wrong (sparknet_dsl.diagnostics)  exit status 1
-      DataError           a data source cannot be read                   exit status 1
-      OutputError         a file cannot be written                       exit status 1
-      EngineError         the engine refuses                             exit status 1
-        LayerError        ... a layer
-        WeightsError      ... a weights or state file
-        DivergedError     ... to go on, the loss being NaN or infinite
-      ClusterError        Spark or Java fails                            exit status 3
+SparkNetError
+UsageError          the command line is wrong                      exit status 2
+ModelError          the model is wrong (sparknet_dsl.diagnostics)  exit status 1
+DataError           a data source cannot be read                   exit status 1
+OutputError         a file cannot be written                       exit status 1
+EngineError         the engine refuses                             exit status 1
+LayerError        ... a layer
+WeightsError      ... a weights or state file
+DivergedError     ... to go on, the loss being NaN or infinite
+ClusterError        Spark or Java fails                            exit status 3
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from typing import Any
 
 
 class SparkNetError(Exception):
-    """Base of the tree; `str()` of it is what a user reads. `exit_code` is the exit status of a command that it ends."""
+    """Base of the tree: `str()` is what a user reads, `exit_code` the exit status of a command that it ends."""
 
     exit_code = 1
 

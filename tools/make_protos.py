@@ -17,9 +17,7 @@ def main(out: pathlib.Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     include = pathlib.Path(grpc_tools.__file__).parent / "_proto"
     sources = [str(path) for path in sorted(PROTO.glob("*.proto"))]
-    status = protoc.main(
-        ["protoc", f"-I{PROTO}", f"-I{include}", f"--python_out={out}", f"--pyi_out={out}", *sources]
-    )
+    status = protoc.main(["protoc", f"-I{PROTO}", f"-I{include}", f"--python_out={out}", f"--pyi_out={out}", *sources])
     if status:
         sys.exit(status)
 
