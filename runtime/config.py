@@ -1,0 +1,183 @@
+"""The settings of a run, all of them plain values: what the model's `spark (...)` says, overridden by the command line."""
+
+import dataclasses
+import os
+import pathlib
+import re
+import secrets
+from typing import Any, Self
+
+from ..errors import ClusterError, ModelError, UsageError
+from ..proto import caffe_pb2, sparknet_pb2
+from .average import Momentum
+
+_LOCAL = re.compile(r"local(?:\[\s*(\d+|\*)\s*(?:,\s*(\d+)\s*)?\])?")
+_LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\]")
+# Spark gives up on a task after as many failures; its own default for local[n] is a single one.
+TASK_FAILURES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A run's settings.
+
+    workers        partitions of the training data, each trained by one task
+    master         Spark's master URL
+    tau            iterations of each worker between two averages
+    rounds         rounds to run, those of a resumed run counted
+    max_iter       the iteration at which the last round stops, even in its middle; None: rounds are run whole
+    test_every     test after every so many rounds; 0: at the end only
+    snapshot_every snapshot after every so many rounds; 0: at the end only
+    momentum       what becomes of the solver's history at an average
+    seed           of initial weights, shuffles, transformations and Dropout
+    snapshot_dir   folder of the snapshots
+    train, test    URIs that replace those of the model's data layers
+    weights        .caffemodel to start from, by layer name
+    resume         go on from the newest snapshot in snapshot_dir
+
+    Of the solver's own settings, `display`, `test_interval`, `test_iter`, `snapshot` and `snapshot_after_train` have no say
+    here: progress is shown, tests and snapshots are made by rounds, a test takes the whole test set, and the last weights
+    are always kept. The rate of an iteration is the solver's at the iteration round × tau + i, in every worker: an
+    iteration counts once, however many workers take part in it.
+    """
+
+    workers: int
+    master: str
+    tau: int
+    rounds: int
+    max_iter: int | None
+    test_every: int
+    snapshot_every: int
+    momentum: Momentum
+    seed: int
+    snapshot_dir: pathlib.Path
+    train: str | None = None
+    test: str | None = None
+    weights: pathlib.Path | None = None
+    resume: bool = False
+
+    @classmethod
+    def resolve(
+        cls,
+        spark: sparknet_pb2.SparkParameter | None,
+        solver: caffe_pb2.SolverParameter,
+        *,
+        workers: int | None = None,
+        master: str | None = None,
+        tau: int | None = None,
+        rounds: int | None = None,
+        seed: int | None = None,
+        snapshot_dir: str | None = None,
+        train: str | None = None,
+        test: str | None = None,
+        weights: str | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Puts the command line's settings (None: not given) over the model's, and those over the defaults.
+
+        Raises UsageError or ModelError for values that make no sense, ClusterError where `master` has too few slots.
+        """
+        settings = spark or sparknet_pb2.SparkParameter()
+        workers = _positive("workers", workers, settings.workers)
+        tau = _positive("tau", tau, settings.tau)
+        rounds = None if rounds is None and not settings.HasField("rounds") else _positive("rounds", rounds, settings.rounds)
+        max_iter: int | None = None
+        if rounds is None:
+            if solver.max_iter <= 0:
+                raise ModelError("the solver has no max_iter: give it one, or say --rounds N")
+            max_iter = solver.max_iter
+            rounds = -(-max_iter // tau)
+        elif solver.lr_policy == "poly" and rounds * tau > solver.max_iter:
+            raise UsageError(
+                f"{rounds} rounds of {tau} iterations run past max_iter ({solver.max_iter}), where lr_policy \"poly\" has "
+                "no rate: fewer rounds, or a larger max_iter"
+            )
+        for name in ("test_every", "snapshot_every"):
+            if getattr(settings, name) < 0:
+                raise ModelError(f"spark ({name}={getattr(settings, name)}): a number of rounds, 0 or more, is wanted")
+        if weights is not None and resume:
+            raise UsageError("--weights starts from a file, --resume from the newest snapshot: give one of them")
+        if seed is not None and not 0 <= seed < 2**63:
+            raise UsageError(f"--seed {seed}: a seed is a whole number from 0 to 2^63 - 1")
+        return cls(
+            workers=workers,
+            master=check_slots(master, workers),
+            tau=tau,
+            rounds=rounds,
+            max_iter=max_iter,
+            test_every=settings.test_every,
+            snapshot_every=settings.snapshot_every,
+            momentum=_momentum(settings),
+            seed=_seed(seed, settings, solver),
+            snapshot_dir=pathlib.Path(snapshot_dir or "snapshots"),
+            train=train,
+            test=test,
+            weights=None if weights is None else pathlib.Path(weights),
+            resume=resume,
+        )
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def slots(master: str) -> int | None:
+    """The tasks that `master` runs at a time, where the URL tells."""
+    if match := _LOCAL.fullmatch(master):
+        return {None: 1, "*": cores()}.get(match[1]) or int(match[1])
+    if match := _LOCAL_CLUSTER.fullmatch(master):
+        return int(match[1]) * int(match[2])
+    return None
+
+
+def check_slots(master: str | None, workers: int) -> str:
+    """`master`, or one with a slot for each worker when none was named; raises ClusterError when it has too few."""
+    if master is None:
+        return f"local[{workers},{TASK_FAILURES}]"
+    if (found := slots(master)) is not None and found < workers:
+        raise ClusterError(too_few_slots(master, found, workers))
+    match = _LOCAL.fullmatch(master)
+    if match and not match[2]:
+        return f"local[{match[1] or 1},{TASK_FAILURES}]"
+    return master
+
+
+def too_few_slots(master: str, slots: int, workers: int) -> str:
+    """The message for more workers than tasks that can run at a time."""
+    return (
+        f"{workers} workers need {workers} slots at a time, but {master} has {slots}: "
+        f"say --workers {slots}, or take a larger --master"
+        if slots
+        else f"{master} offers no slots for {workers} workers: are its executors up, and free?"
+    )
+
+
+def _positive(name: str, given: int | None, setting: int) -> int:
+    if given is not None:
+        if given < 1:
+            raise UsageError(f"--{name} {given}: a whole number from 1 up is wanted")
+        return given
+    if setting < 1:
+        raise ModelError(f"spark ({name}={setting}): a whole number from 1 up is wanted")
+    return setting
+
+
+def _momentum(settings: sparknet_pb2.SparkParameter) -> Momentum:
+    name: Any = sparknet_pb2.SparkParameter.Momentum.Name(settings.momentum)
+    return name
+
+
+def _seed(
+    given: int | None, settings: sparknet_pb2.SparkParameter, solver: caffe_pb2.SolverParameter
+) -> int:
+    if given is not None:
+        return given
+    if settings.HasField("seed"):
+        if settings.seed < 0:
+            raise ModelError(f"spark (seed={settings.seed}): a seed is 0 or more")
+        return settings.seed
+    if solver.random_seed >= 0:
+        return solver.random_seed
+    # Drawn once and shown, so that the run can be repeated with --seed.
+    return secrets.randbelow(2**31)

@@ -1,0 +1,144 @@
+"""Which source and which of its columns feed the data layers of a net."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from .. import caffe_ext
+from ..errors import DataError, ModelError
+from ..proto import caffe_pb2
+from .average import Array
+from .data import Column, Phase, Source, open_source, parse_uri
+from .worker import Feed
+
+# Sources of Caffe's own data layers, as the compiler names them, that cannot be read yet: `--train` and `--test` replace them.
+CAFFE_SCHEMES = ("lmdb", "leveldb", "images", "hdf5")
+
+
+class Fed(NamedTuple):
+    """A phase's data: its source under the name that the user gave, the feeds, and the column of images, if any."""
+
+    uri: str
+    source: Source
+    feeds: tuple[Feed, ...]
+
+
+def data_layers(net: caffe_pb2.NetParameter, phase: Phase) -> list[caffe_pb2.LayerParameter]:
+    """The layers of `net` that are fed from outside in `phase`, in the net's order."""
+    report = caffe_ext.check_net(net, caffe_ext.TRAIN if phase == "TRAIN" else caffe_ext.TEST)
+    return [net.layer[layer.index] for layer in report.layers if layer.type == "Input" and layer.index >= 0]
+
+
+def named_source(layers: Sequence[caffe_pb2.LayerParameter]) -> str | None:
+    """The URI that the layers name; None when they name none, or one that only Caffe reads.
+
+    Raises ModelError when they name several.
+    """
+    found: dict[str, str] = {}
+    for layer in layers:
+        uri = parse_uri(layer.data_param.source)
+        if uri is not None and uri.scheme and uri.scheme not in CAFFE_SCHEMES:
+            found[layer.data_param.source] = layer.name
+    if len(found) > 1:
+        (first, first_layer), (second, second_layer) = list(found.items())[:2]
+        raise ModelError(
+            f"layer `{first_layer}` reads {first} but layer `{second_layer}` reads {second}: all data layers of a phase "
+            "are fed from the rows of one source"
+        )
+    return next(iter(found), None)
+
+
+def feed_net(
+    net: caffe_pb2.NetParameter,
+    phase: Phase,
+    given: str | None,
+    mean_image: Callable[[str, Column], Array],
+) -> Fed | None:
+    """Opens the source of `phase` (`given`, else the one that the net names) and pairs its columns with the net's tops.
+
+    None: the net has no data layer in this phase, or none that names a source that can be read. The tops of all data layers,
+    in the net's order, take the columns that `?columns=` names, else those of their own names, else those at the same
+    positions. transform_param applies to a layer's first top, as in Caffe. `mean_image(file, column)` gives the mean that a
+    mean_file names. Raises DataError, ModelError.
+    """
+    layers = data_layers(net, phase)
+    tops = [top for layer in layers for top in layer.top]
+    if not tops:
+        return None
+    name = given or named_source(layers)
+    if name is None:
+        return None
+    source = open_source(name, phase)
+    columns = _columns(name, source, layers, tops)
+    feeds = []
+    for layer in layers:
+        for index, top in enumerate(layer.top):
+            column = columns[top]
+            transform, mean = None, None
+            if index == 0 and layer.HasField("transform_param"):
+                transform = layer.transform_param.SerializeToString()
+                if layer.transform_param.mean_file:
+                    mean = mean_image(layer.transform_param.mean_file, column)
+            feeds.append(Feed(top, column.name, transform, mean))
+            _check_shape(name, layer, index, column)
+    return Fed(name, source, tuple(feeds))
+
+
+def no_source(model: str, layers: Sequence[caffe_pb2.LayerParameter], phase: Phase) -> str:
+    """Why nothing feeds `phase`, and what to do."""
+    option = "--test" if phase == "TEST" else "--train"
+    if not layers:
+        return f"{model} has no data layer in phase {phase}"
+    named = next((layer.data_param.source for layer in layers if layer.data_param.source), "")
+    reason = f"names {named}, which cannot be read here" if named else "names no source"
+    return f"data layer `{layers[0].name}` ({phase}) of {model} {reason}: say {option} SRC, for example {option} mnist:DIR"
+
+
+def find_mean(name: str, model: pathlib.Path) -> pathlib.Path | None:
+    """The mean file `name`: as it is, as Caffe takes it, or beside the model's file; None where there is none."""
+    for path in (pathlib.Path(name), model.parent / name):
+        if path.is_file():
+            return path
+    return None
+
+
+def _columns(
+    name: str, source: Source, layers: Sequence[caffe_pb2.LayerParameter], tops: Sequence[str]
+) -> dict[str, Column]:
+    known = {column.name: column for column in source.columns}
+    here = f"{name} has the columns {', '.join(known)}"
+    asked = [uri.columns for uri in map(parse_uri, [name, *(layer.data_param.source for layer in layers)]) if uri]
+    wanted: Sequence[str] = next((columns for columns in asked if columns), ())
+    if wanted:
+        if len(wanted) != len(tops):
+            raise DataError(f"{len(wanted)} columns ({', '.join(wanted)}) cannot feed {len(tops)} tops ({', '.join(tops)})")
+        missing = [column for column in wanted if column not in known]
+        if missing:
+            raise DataError(f"there is no column `{missing[0]}`: {here}")
+        return {top: known[column] for top, column in zip(tops, wanted, strict=True)}
+    if all(top in known for top in tops):
+        return {top: known[top] for top in tops}
+    if len(tops) > len(known):
+        raise DataError(f"{here}: too few for the tops {', '.join(tops)}")
+    return dict(zip(tops, source.columns, strict=False))
+
+
+def _check_shape(name: str, layer: caffe_pb2.LayerParameter, index: int, column: Column) -> None:
+    shapes = layer.input_param.shape
+    wanted = tuple((shapes[index] if index < len(shapes) else shapes[0]).dim)[1:]
+    found = column.shape
+    crop = layer.transform_param.crop_size if index == 0 else 0
+    if crop and len(found) == 3:
+        if crop > min(found[1:]):
+            raise DataError(f"layer `{layer.name}` crops {crop}×{crop} from images of {_sizes(found[1:])} ({name})")
+        found = (found[0], crop, crop)
+    # A label's top may be declared (N), (N, 1) or (N, 1, 1, 1).
+    if tuple(size for size in wanted if size != 1) != tuple(size for size in found if size != 1):
+        raise DataError(
+            f"column `{column.name}` of {name} has rows of {_sizes(found)}, but top `{layer.top[index]}` of layer "
+            f"`{layer.name}` wants {_sizes(wanted)}"
+        )
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape)) or "one number"

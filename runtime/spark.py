@@ -1,0 +1,257 @@
+"""Spark: starting it, and running a function once for every partition. Nothing else in the project imports pyspark."""
+
+import concurrent.futures
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeVar
+
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark import RDD, Broadcast, SparkConf, SparkContext
+from pyspark.errors import PySparkException
+from pyspark.java_gateway import launch_gateway
+
+from ..errors import ClusterError, SparkNetError
+from .config import cores, too_few_slots
+from .data import Columns, Source
+from .shards import local_folder, remove_shards, shard
+
+JAVA = 17
+# How long the executors of a cluster may take to come up before too few slots are an error.
+SLOTS_WAIT = 60.0
+T = TypeVar("T")
+
+
+class Rows(NamedTuple):
+    """A source's rows, one partition for each worker, as Spark knows them: an RDD that can be read again anywhere."""
+
+    name: str
+    source: Source
+    rdd: "RDD[Iterator[Columns]]"
+
+
+class Own(tuple[Any, ...]):
+    """An argument of `Cluster.each` that is another for each partition: its values, in their order."""
+
+
+class Cluster:
+    """A Spark application with a slot for each of `workers`.
+
+    With `context` it joins an application that runs already (spark-submit's, a notebook's) and leaves it running at the end.
+    Raises ClusterError: no Java, Spark does not start, too few slots.
+    """
+
+    def __init__(self, master: str, workers: int, context: SparkContext | None = None) -> None:
+        self.workers = workers
+        self.run = uuid.uuid4().hex[:12]
+        self._owner = context is None
+        self._log: pathlib.Path | None = None
+        # Jobs run in a thread of their own: Ctrl-C then interrupts the main thread's wait, not a half-read answer of Java's.
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "spark-jobs")
+        self.context = self._start(master) if context is None else context
+        try:
+            self.master = str(self.context.master)
+            self._check_slots()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the application, or, where it is someone else's, removes what this run kept on its executors."""
+        self._thread.shutdown()
+        # What cannot be ended has ended.
+        with contextlib.suppress(Py4JError, PySparkException, OSError):
+            if self._owner:
+                self.context.stop()
+            else:
+                run = self.run
+                everywhere = self.context.parallelize(range(self.workers), self.workers)
+                everywhere.foreachPartition(lambda _: remove_shards(run, local_folder()))
+        if self._log is not None:
+            self._log.unlink(missing_ok=True)
+
+    @property
+    def threads(self) -> int:
+        """Threads for the engine in each worker: its share of the cores."""
+        total = cores() if self.master.startswith("local[") else sum(self._executor_cores())
+        return max(1, total // self.workers)
+
+    def rows(self, name: str, source: Source) -> Rows:
+        """The source's rows, cut into a partition for each worker; `name` tells them from the run's other rows."""
+        workers = self.workers
+
+        def read(partition: int, numbers: Iterable[int]) -> Iterator[Iterator[Columns]]:
+            # Taken to its end: PySpark ends a Python process whose task left input unread, and with it what it keeps.
+            list(numbers)
+            return iter([source.read(partition, workers)])
+
+        numbers = self.context.parallelize(range(workers), workers)
+        return Rows(name, source, numbers.mapPartitionsWithIndex(read))
+
+    def each(self, rows: Rows, function: Callable[..., T], *arguments: Any) -> list[T]:
+        """Runs `function(shard, partition, *arguments)` for every partition; the results, in the partitions' order.
+
+        Arguments are broadcast, and every broadcast is destroyed before this returns, however it does. A SparkNetError
+        in a worker is raised here as it is, at once; anything else (a lost process, a lost host) makes Spark run the
+        task again, and in the end becomes a ClusterError. A KeyboardInterrupt cancels the tasks.
+        """
+        job = self._thread.submit(self._each, rows, function, arguments)
+        try:
+            results = job.result()
+        except KeyboardInterrupt:
+            self.context.cancelAllJobs()
+            concurrent.futures.wait([job])
+            raise
+        except (Py4JError, PySparkException, OSError) as error:
+            raise self._lost(error) from error
+        for result in results:
+            if isinstance(result, SparkNetError):
+                raise result
+        return results
+
+    def _each(self, rows: Rows, function: Callable[..., T], arguments: tuple[Any, ...]) -> list[T]:
+        run, name, columns = self.run, rows.name, rows.source.columns
+        with contextlib.ExitStack() as stack:
+            sent = [[self._broadcast(stack, value) for value in _values(argument)] for argument in arguments]
+
+            def task(partition: int, chunks: Iterator[Iterator[Columns]]) -> Iterator[tuple[int, Any]]:
+                try:
+                    mine = shard(run, f"{name}-{partition}", columns, lambda: next(chunks), local_folder())
+                    values = [each[partition if len(each) > 1 else 0].value for each in sent]
+                    return iter([(partition, function(mine, partition, *values))])
+                except SparkNetError as error:
+                    # Handed over, not raised: the same error would only come again, in every attempt of Spark's.
+                    return iter([(partition, error)])
+
+            results = rows.rdd.mapPartitionsWithIndex(task).collect()
+        return [result for _, result in sorted(results, key=lambda pair: pair[0])]
+
+    def _broadcast(self, stack: contextlib.ExitStack, value: Any) -> "Broadcast[Any]":
+        broadcast = self.context.broadcast(value)
+
+        def destroy() -> None:
+            # A lost cluster has nothing left to destroy, and must not hide why it was lost.
+            with contextlib.suppress(Py4JError, OSError):
+                broadcast.destroy(blocking=True)
+
+        stack.callback(destroy)
+        return broadcast
+
+    def _start(self, master: str) -> SparkContext:
+        check_java()
+        local = master.startswith("local")
+        settings = {
+            "spark.master": master,
+            "spark.app.name": "sparknet",
+            "spark.driver.maxResultSize": "0",
+            # A checkout of the project in the working directory must not hide the installed package.
+            "spark.executorEnv.PYTHONSAFEPATH": "1",
+        }
+        if local:
+            settings |= {
+                "spark.ui.enabled": "false",
+                "spark.driver.bindAddress": "127.0.0.1",
+                "spark.driver.host": "127.0.0.1",
+            }
+            # PySpark's default is whatever `python3` means on PATH.
+            os.environ["PYSPARK_PYTHON"] = sys.executable
+        handle, name = tempfile.mkstemp(prefix="sparknet-spark-", suffix=".log")
+        self._log = pathlib.Path(name)
+        conf = SparkConf(loadDefaults=False)
+        for key, value in settings.items():
+            conf.set(key, value)
+        try:
+            # What Java and Spark say goes to the log: it is not for the user, unless Spark fails.
+            gateway = launch_gateway(conf, {"stdout": handle, "stderr": handle})
+            context = SparkContext(gateway=gateway)
+        except (Py4JError, PySparkException, OSError) as error:
+            raise self._lost(error, f"Spark does not start with --master {master}") from error
+        finally:
+            os.close(handle)
+        if threading.current_thread() is threading.main_thread():
+            # PySpark's own handler speaks to Java in the middle of whatever is being said.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return context
+
+    def _lost(self, error: Exception, what: str = "Spark failed") -> ClusterError:
+        log = ""
+        if self._log is not None:
+            log = f"; Spark's log is {self._log}"
+            self._log = None  # keeps the file
+        return ClusterError(f"{what}: {_reason(error)}{log}")
+
+    def _check_slots(self) -> None:
+        if self.master.startswith("local["):
+            return  # the URL told, see config.check_slots
+        deadline = time.monotonic() + SLOTS_WAIT
+        each = int(self.context.getConf().get("spark.task.cpus", "1") or 1)
+        while (found := sum(cores // each for cores in self._executor_cores())) < self.workers:
+            if time.monotonic() > deadline:
+                raise ClusterError(too_few_slots(self.master, found, self.workers))
+            time.sleep(0.5)
+
+    def _executor_cores(self) -> list[int]:
+        executors: Any = self.context._jsc.sc().statusStore().executorList(True)
+        found = [executors.apply(index) for index in range(executors.size())]
+        return [int(executor.totalCores()) for executor in found if executor.id() != "driver"]
+
+
+def check_java() -> None:
+    """Raises ClusterError, one line that says what to install, unless Java 17 or newer is there."""
+    install = (
+        f"Spark needs Java {JAVA} or newer: install it (Debian, Ubuntu: apt install openjdk-17-jre-headless; "
+        "conda: conda install openjdk=17) or set JAVA_HOME"
+    )
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=f"{home}/bin") if home else shutil.which("java")
+    if java is None:
+        where = f"JAVA_HOME is {home}, but there is no bin/java" if home else "no java on PATH"
+        raise ClusterError(f"{where}. {install}")
+    try:
+        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60).stderr
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ClusterError(f"{java} does not run: {error}. {install}") from error
+    match = re.search(r'version "(?:1\.)?(\d+)', answer)
+    if match is None:
+        raise ClusterError(f"{java} does not say its version. {install}")
+    if int(match[1]) < JAVA:
+        raise ClusterError(f"{java} is Java {match[1]}. {install}")
+
+
+def _values(argument: Any) -> tuple[Any, ...]:
+    return argument if isinstance(argument, Own) else (argument,)
+
+
+def _reason(error: Exception) -> str:
+    """The line of an error of Spark's that says most."""
+    if isinstance(error, Py4JJavaError):
+        text = str(error.java_exception.getMessage() or error.java_exception.toString())
+    else:
+        text = str(error) or type(error).__name__
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    python = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    if python:
+        # The traceback's last line: what was raised in the worker.
+        after = [line for line in lines[python[0] :] if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt)\b", line)]
+        if after:
+            return after[0]
+    return lines[0] if lines else type(error).__name__

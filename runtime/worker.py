@@ -1,0 +1,269 @@
+"""What a worker does with its partition: a round of training, or a test. Neither knows of Spark.
+
+Both are pure functions of their arguments, so that Spark may run them anywhere and again. The engine's objects stay in the
+process between calls only because making them takes time.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import caffe_ext
+from ..errors import DivergedError, EngineError, LayerError, WeightsError
+from ..proto import caffe_pb2
+from .average import Array, mean
+from .batches import batch_rows, derive
+from .shards import Shard
+
+# Weights by layer name, as they travel to nets of another phase.
+Params = Mapping[str, Sequence[Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """Where a top's values come from: a column of the source, through a TransformationParameter (bytes; None: as it is).
+
+    `mean` is the image that transform_param.mean_file names, shape (channels, height, width).
+    """
+
+    top: str
+    column: str
+    transform: bytes | None = None
+    mean: Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What all tasks of a run have in common: plain values, sent to the workers.
+
+    run          names the run
+    net, solver  NetParameter and SolverParameter, serialised; the solver names no net
+    train, test  feeds of either phase
+    threads      of the engine, in each worker
+    send_history whether a round gives back the solver's history
+    """
+
+    run: str
+    net: bytes
+    solver: bytes
+    train: tuple[Feed, ...]
+    test: tuple[Feed, ...]
+    seed: int
+    threads: int
+    send_history: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a partition gives back after a round: weights and history (None unless sent), each one flat array.
+
+    `losses` has one number for each iteration, `rows` counts rows trained on, `seconds` is the task's own time.
+    """
+
+    weights: Array
+    history: Array | None
+    losses: list[float]
+    rows: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Tested:
+    """Outputs of the net over a partition's `rows` rows, means over the rows; {} where there are no rows."""
+
+    metrics: dict[str, float]
+    rows: int
+
+
+def train_round(
+    shard: Shard,
+    partition: int,
+    job: Job,
+    weights: Array,
+    history: Array | None,
+    round: int,
+    iteration: int,
+    steps: int,
+) -> Trained:
+    """Trains `steps` iterations on the partition's rows, from iteration `iteration` on, `round` rounds being done.
+
+    history: the solver's, None to start from zero. Raises DivergedError, which names round, worker and iteration, when
+    the loss or a weight is no longer finite, and whatever the engine raises.
+    """
+    started = time.perf_counter()
+    caffe_ext.set_num_threads(job.threads)
+    solver = _engines.solver(job)
+    net = solver.net
+    net.flat_data[:] = weights
+    if history is None:
+        solver.flat_history[:] = 0
+    else:
+        solver.flat_history[:] = history
+    solver.iter = iteration
+    net.clear_param_diffs()
+    net.set_seed(derive(job.seed, partition, iteration))
+
+    feeders = [Feeder(feed, shard, caffe_ext.TRAIN) for feed in job.train]
+    batch = net.blobs[job.train[0].top].shape[0]
+    passes = max(1, solver.param.iter_size)
+
+    def feed(number: int) -> None:
+        start = (iteration * passes + number) * batch
+        rows = batch_rows(job.seed, partition, shard.rows, start, batch)
+        for feeder in feeders:
+            feeder(net, rows, derive(job.seed, partition, start, 1))
+
+    try:
+        losses = solver.step(steps, feed)
+    except EngineError:
+        _engines.forget()
+        raise
+    _check_finite(losses, net.flat_data, round, partition, iteration)
+    return Trained(
+        weights=net.flat_data.copy(),
+        history=solver.flat_history.copy() if job.send_history else None,
+        losses=losses,
+        rows=steps * passes * batch,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def test(shard: Shard, partition: int, job: Job, params: Params) -> Tested:
+    """The outputs of the TEST net with the weights `params`, over each of the partition's rows exactly once.
+
+    Outputs of one number count (accuracies, losses), each a mean over its batch; the last batch, which may be smaller, is
+    computed at its own size.
+    """
+    del partition  # all that is left of it are its rows
+    caffe_ext.set_num_threads(job.threads)
+    net = _engines.test_net(job)
+    for layer, blobs in net.params.items():
+        for blob, trained in zip(blobs, params.get(layer, ()), strict=False):
+            if blob.data.shape != trained.shape:
+                raise WeightsError(
+                    f"layer `{layer}` has weights of shape {trained.shape} in phase TRAIN but {blob.data.shape} in TEST"
+                )
+            blob.data[...] = trained
+    net.set_seed(derive(job.seed))
+    feeders = [Feeder(feed, shard, caffe_ext.TEST) for feed in job.test]
+    names: list[str] = []
+    values: list[npt.NDArray[np.float64]] = []
+    sizes: list[int] = []
+    batch = _engines.test_batch
+    for start in range(0, shard.rows, batch):
+        rows = np.arange(start, min(start + batch, shard.rows))
+        _resize(net, job, len(rows))
+        for feeder in feeders:
+            feeder(net, rows, derive(job.seed, start))
+        outputs = {name: value for name, value in net.forward().items() if value.size == 1}
+        names = list(outputs)
+        values.append(np.array([value.item() for value in outputs.values()]))
+        sizes.append(len(rows))
+    _resize(net, job, batch)
+    metrics = dict(zip(names, mean(values, sizes).tolist(), strict=True)) if values else {}
+    return Tested(metrics, shard.rows)
+
+
+def column_sum(shard: Shard, partition: int, column: str) -> tuple[npt.NDArray[np.float64], int]:
+    """The sum of the partition's rows in `column`, exact for bytes, and their number."""
+    del partition
+    values = shard.columns[column]
+    total = np.zeros(values.shape[1:], np.float64)
+    for start in range(0, shard.rows, 1024):
+        total += values[start : start + 1024].sum(axis=0, dtype=np.float64)
+    return total, shard.rows
+
+
+class Feeder:
+    """Writes rows of a shard's column into a net's top, transformed."""
+
+    def __init__(self, feed: Feed, shard: Shard, phase: int) -> None:
+        self.top = feed.top
+        self.values = shard.columns[feed.column]
+        self.transformer = None
+        if feed.transform is not None:
+            parameter = caffe_pb2.TransformationParameter.FromString(feed.transform)
+            self.transformer = caffe_ext.Transformer(parameter, phase, feed.mean)
+
+    def __call__(self, net: caffe_ext.Net, rows: npt.NDArray[np.intp], seed: int) -> None:
+        """Feeds the rows with the indices `rows`; `seed` decides crops and mirrors."""
+        out = net.blobs[self.top].data
+        values = self.values[rows]
+        if self.transformer is None:
+            out[...] = values.reshape(out.shape)
+        else:
+            self.transformer(values, out, seed)
+
+
+class _Engines:
+    """The engine's objects of the run at hand: a cache, nothing more."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        self.run = ""
+        self._solver: caffe_ext.Solver | None = None
+        self._test_net: caffe_ext.Net | None = None
+        self.test_batch = 0
+
+    def solver(self, job: Job) -> caffe_ext.Solver:
+        self._enter(job)
+        if self._solver is None:
+            self._solver = make_solver(job)
+        return self._solver
+
+    def test_net(self, job: Job) -> caffe_ext.Net:
+        self._enter(job)
+        if self._test_net is None:
+            net = caffe_pb2.NetParameter.FromString(job.net)
+            self._test_net = caffe_ext.Net(net, caffe_ext.TEST, seed=job.seed)
+            self.test_batch = self._test_net.blobs[job.test[0].top].shape[0]
+        return self._test_net
+
+    def _enter(self, job: Job) -> None:
+        if self.run != job.run:
+            self.forget()
+            self.run = job.run
+
+
+_engines = _Engines()
+
+
+def make_solver(job: Job) -> caffe_ext.Solver:
+    """The engine's solver with its TRAIN net, initialised from the job's seed."""
+    solver = caffe_pb2.SolverParameter.FromString(job.solver)
+    net = caffe_pb2.NetParameter.FromString(job.net)
+    return caffe_ext.Solver(solver, net, seed=job.seed)
+
+
+def _resize(net: caffe_ext.Net, job: Job, rows: int) -> None:
+    blobs = [net.blobs[feed.top] for feed in job.test]
+    if blobs[0].shape[0] == rows:
+        return
+    for blob in blobs:
+        blob.reshape(rows, *blob.shape[1:])
+    try:
+        net.reshape()
+    except LayerError as error:
+        _engines.forget()
+        reason = f"{error.reason} (with a batch of {rows} rows: the rest of the test set must pass, too)"
+        raise LayerError(error.layer, error.type, reason, error.kind) from error
+
+
+def _check_finite(
+    losses: list[float], weights: Array, round: int, partition: int, iteration: int
+) -> None:
+    bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+    if bad is None and np.isfinite(weights).all():
+        return
+    what = f"the loss is {losses[bad]}" if bad is not None else "a weight is no longer finite"
+    at = iteration + (len(losses) - 1 if bad is None else bad)
+    raise DivergedError(
+        f"training diverged: {what} in round {round + 1}, worker {partition + 1}, iteration {at + 1}; lower base_lr, or "
+        "scale the inputs (transform_param's scale, mean)"
+    )
