@@ -75,14 +75,10 @@ void fill_positive_unitball(float* values, int64_t count, int64_t slices, uint64
 // Weights of bilinear interpolation for a Deconvolution that enlarges by (kernel_size + 1) / 2, the same in every pair of
 // channels.
 void fill_bilinear(float* values, const Shape& shape) {
-  if (shape.size() != 4 || shape[2] != shape[3]) {
-    fail(ErrorKind::kField, "filler \"bilinear\" is for square kernels of 4 axes, not for ", to_string(shape));
-  }
   const int64_t size = shape[3];
   const auto factor = static_cast<float>((size + 1) / 2);
   const float center = static_cast<float>(size - 1) / (2.0f * factor);
-  const int64_t rows = count(shape, 0, 3);
-  parallel_for(rows, std::max<int64_t>(1, kElementGrain / std::max<int64_t>(size, 1)), [&](int64_t begin, int64_t end) {
+  parallel_for(count(shape, 0, 3), std::max<int64_t>(1, kElementGrain / size), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const float y = 1.0f - std::fabs(static_cast<float>(row % size) / factor - center);
       for (int64_t x = 0; x < size; ++x) {
@@ -94,7 +90,6 @@ void fill_bilinear(float* values, const Shape& shape) {
 
 // What xavier and msra divide the variance by.
 double fan(const Shape& shape, const Message& filler) {
-  if (shape.empty()) fail(ErrorKind::kField, "filler \"", filler.text("type"), "\" cannot fill a scalar");
   const auto all = static_cast<double>(count(shape));
   const double fan_in = all / static_cast<double>(shape[0]);
   const double fan_out = shape.size() > 1 ? all / static_cast<double>(shape[1]) : all;
@@ -105,47 +100,61 @@ double fan(const Shape& shape, const Message& filler) {
 
 }  // namespace
 
-void fill(Tensor& tensor, const Message& filler, uint64_t seed) {
+void check_filler(const Message& filler, const Shape& shape) {
   const std::string& type = filler.text("type");
-  const Shape& shape = tensor.shape();
-  const int64_t count = tensor.count();
   const int64_t sparse = filler.integer("sparse");
   if (sparse != -1 && type != "gaussian") {
     fail(ErrorKind::kField, "filler \"", type, "\" does not know `sparse`; only \"gaussian\" does");
   }
-  if (count == 0) return;
-
-  if (type == "constant") {
-    fill_constant(tensor.overwrite(), count, static_cast<float>(filler.real("value")));
-  } else if (type == "uniform") {
-    const auto low = static_cast<float>(filler.real("min")), high = static_cast<float>(filler.real("max"));
+  if (type == "uniform") {
+    const double low = filler.real("min"), high = filler.real("max");
     if (!(low <= high)) fail(ErrorKind::kField, "filler \"uniform\": min ", low, " is greater than max ", high);
-    fill_uniform(tensor.overwrite(), count, low, high, seed);
   } else if (type == "gaussian") {
-    const double mean = filler.real("mean"), std = filler.real("std");
+    const double std = filler.real("std");
     if (!(std > 0.0)) {
       fail(ErrorKind::kField, "filler \"gaussian\": std must be greater than 0, not ", std,
            "; \"constant\" gives equal values");
     }
-    if (sparse < -1 || (sparse >= 0 && shape.empty()) || (sparse >= 0 && sparse > shape[0])) {
-      fail(ErrorKind::kField, "filler \"gaussian\": sparse ", sparse, " does not lie between 0 and the first extent of ",
-           to_string(shape));
+    if (sparse < -1 || (sparse >= 0 && (shape.empty() || sparse > shape[0]))) {
+      fail(ErrorKind::kField, "filler \"gaussian\": sparse ", sparse,
+           " does not lie between 0 and the first extent of the parameter's shape (", to_string(shape), ")");
     }
-    float* values = tensor.overwrite();
-    fill_gaussian(values, count, mean, std, seed);
-    if (sparse >= 0) thin(values, count, static_cast<double>(sparse) / static_cast<double>(shape[0]), seed);
-  } else if (type == "positive_unitball") {
-    fill_positive_unitball(tensor.overwrite(), count, shape.empty() ? 1 : shape[0], seed);
-  } else if (type == "xavier") {
-    const auto limit = static_cast<float>(std::sqrt(3.0 / fan(shape, filler)));
-    fill_uniform(tensor.overwrite(), count, -limit, limit, seed);
-  } else if (type == "msra") {
-    fill_gaussian(tensor.overwrite(), count, 0.0, std::sqrt(2.0 / fan(shape, filler)), seed);
+  } else if (type == "xavier" || type == "msra") {
+    if (shape.empty()) fail(ErrorKind::kField, "filler \"", type, "\" cannot fill a scalar");
   } else if (type == "bilinear") {
-    fill_bilinear(tensor.overwrite(), shape);
-  } else {
+    if (shape.size() != 4 || shape[2] != shape[3]) {
+      fail(ErrorKind::kField, "filler \"bilinear\" is for square kernels of 4 axes, not for ", to_string(shape));
+    }
+  } else if (type != "constant" && type != "positive_unitball") {
     fail(ErrorKind::kField, "unknown filler type \"", type,
          "\"; there are constant, uniform, gaussian, positive_unitball, xavier, msra, bilinear");
+  }
+}
+
+void fill(Tensor& tensor, const Message& filler, uint64_t seed) {
+  const Shape& shape = tensor.shape();
+  check_filler(filler, shape);
+  const int64_t count = tensor.count();
+  if (count == 0) return;
+  const std::string& type = filler.text("type");
+  float* values = tensor.overwrite();
+  if (type == "constant") {
+    fill_constant(values, count, static_cast<float>(filler.real("value")));
+  } else if (type == "uniform") {
+    fill_uniform(values, count, static_cast<float>(filler.real("min")), static_cast<float>(filler.real("max")), seed);
+  } else if (type == "gaussian") {
+    fill_gaussian(values, count, filler.real("mean"), filler.real("std"), seed);
+    const int64_t sparse = filler.integer("sparse");
+    if (sparse >= 0) thin(values, count, static_cast<double>(sparse) / static_cast<double>(shape[0]), seed);
+  } else if (type == "positive_unitball") {
+    fill_positive_unitball(values, count, shape.empty() ? 1 : shape[0], seed);
+  } else if (type == "xavier") {
+    const auto limit = static_cast<float>(std::sqrt(3.0 / fan(shape, filler)));
+    fill_uniform(values, count, -limit, limit, seed);
+  } else if (type == "msra") {
+    fill_gaussian(values, count, 0.0, std::sqrt(2.0 / fan(shape, filler)), seed);
+  } else {
+    fill_bilinear(values, shape);
   }
 }
 

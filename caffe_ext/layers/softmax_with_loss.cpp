@@ -1,0 +1,89 @@
+#include <cfloat>
+#include <cmath>
+
+#include "core/layer.h"
+#include "core/loss.h"
+#include "core/softmax.h"
+
+namespace sparknet {
+
+// The mean over all labelled places of -log(probability of the true class), the probabilities being the softmax of the
+// scores along `axis`. As in Caffe a probability counts as at least FLT_MIN (a loss of 87.34), labels are truncated to
+// integers, and the number of rows of scores and labels must agree even where `axis` is 0. A second top with the
+// probabilities, which Caffe 1.0 declares but cannot build, is refused.
+class SoftmaxWithLossLayer : public Layer {
+ public:
+  SoftmaxWithLossLayer(const Message& param, Phase phase) : Layer(param, phase), rule_(param, "VALID") {}
+
+  void reshape(const Blobs& bottom, const Blobs& top) override {
+    check_same_rows(bottom);
+    const Shape& shape = bottom[0]->shape();
+    const int axis = canonical_axis(shape, param().message("softmax_param").integer("axis"));
+    view_ = {count(shape, 0, axis), shape[axis], count(shape, axis + 1, static_cast<int>(shape.size()))};
+    check_labels_shape(*bottom[0], *bottom[1], axis);
+    probability_.reshape(shape);
+    top[0]->reshape({});
+  }
+
+  void forward(const Blobs& bottom, const Blobs& top) override {
+    float* probability = probability_.overwrite();
+    softmax(bottom[0]->data.read(), probability, view_);
+    const float* labels = bottom[1]->data.read();
+    double loss = 0.0;
+    valid_ = 0;
+    for (int64_t i = 0; i < view_.outer * view_.inner; ++i) {
+      const int64_t label = to_label(labels[i]);
+      if (rule_.ignores(label)) continue;
+      check_label(label, labels[i], i, view_.channels);
+      const float p = probability[at(i, label)];
+      // Not std::max, which would turn NaN into FLT_MIN.
+      loss -= std::log(p < FLT_MIN ? FLT_MIN : p);
+      ++valid_;
+    }
+    *top[0]->data.overwrite() = static_cast<float>(loss / normalizer());
+  }
+
+  void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
+    if (propagate_down[1]) fail_label_gradient(bottom);
+    if (!propagate_down[0]) return;
+    const float weight = static_cast<float>(*top[0]->diff.read() / normalizer());
+    const float* probability = probability_.read();
+    const float* labels = bottom[1]->data.read();
+    float* dx = bottom[0]->diff.overwrite();
+    parallel_for(bottom[0]->count(), kElementGrain, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) dx[i] = weight * probability[i];
+    });
+    for (int64_t i = 0; i < view_.outer * view_.inner; ++i) {
+      const int64_t label = to_label(labels[i]);
+      if (rule_.ignores(label)) {
+        for (int64_t c = 0; c < view_.channels; ++c) dx[at(i, c)] = 0.0f;
+      } else {
+        check_label(label, labels[i], i, view_.channels);  // somebody may have written others since
+        dx[at(i, label)] = weight * (probability[at(i, label)] - 1.0f);
+      }
+    }
+  }
+
+  bool allows_gradient(int index) const override { return index == 0; }
+
+ private:
+  // Where the score of a class for label number `i` is.
+  int64_t at(int64_t i, int64_t label) const {
+    return (i / view_.inner * view_.channels + label) * view_.inner + i % view_.inner;
+  }
+
+  double normalizer() const { return rule_.normalizer(view_.outer * view_.inner, view_.outer, valid_); }
+
+  const LossRule rule_;
+  ChannelView view_{};
+  Tensor probability_;
+  int64_t valid_ = 0;
+};
+
+REGISTER_LAYER(SoftmaxWithLossLayer, LayerSpec("SoftmaxWithLoss", "the multinomial logistic loss of the softmax of scores")
+                                         .messages({"softmax_param", "loss_param"})
+                                         .named({"scores", "labels"})
+                                         .bottoms(2, 2)
+                                         .loss());
+
+}  // namespace sparknet
