@@ -39,6 +39,12 @@ dnnl::memory::desc any_desc(const Shape& shape) {
   return {dims_of(shape), dnnl::memory::data_type::f32, dnnl::memory::format_tag::any};
 }
 
+dnnl::memory::desc native_desc(const Tensor& tensor) {
+  const LayoutPtr layout = tensor.layout();
+  // Tensors that share values may differ in shape.
+  return layout && layout->desc.get_dims() == tensor.shape() ? layout->desc : plain_desc(tensor.shape());
+}
+
 LayoutPtr layout_of(const dnnl::memory::desc& desc) {
   if (desc == plain_desc_of(desc.get_dims())) return nullptr;
   return std::make_shared<const Layout>(desc);

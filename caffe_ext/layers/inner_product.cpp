@@ -1,0 +1,122 @@
+#include <optional>
+
+#include "core/dnnl_util.h"
+#include "core/error.h"
+#include "core/layer.h"
+#include "core/parallel.h"
+
+namespace sparknet {
+
+// y = W x + b ("fully connected"): the axes from `axis` on are one vector of K values, those before it the M rows.
+//
+// Weights: num_output × K, or K × num_output with `transpose`. They are used as they lie: for as few rows as a batch has,
+// reordering them would cost as much as multiplying with them.
+class InnerProductLayer : public Layer {
+ public:
+  using Layer::Layer;
+
+  void setup(const Blobs& bottom, const Blobs&) override {
+    const Message& fields = param().message("inner_product_param");
+    const Shape& shape = bottom[0]->shape();
+    axis_ = canonical_axis(shape, fields.integer("axis"));
+    inputs_ = count(shape, axis_, bottom[0]->data.axes());
+    outputs_ = fields.integer("num_output");
+    if (outputs_ < 1) fail(ErrorKind::kField, "num_output must be at least 1");
+    if (inputs_ < 1) fail(ErrorKind::kShape, "the bottom (", to_string(shape), ") has no values from axis ", axis_, " on");
+    transpose_ = fields.flag("transpose");
+    add_param(transpose_ ? Shape{inputs_, outputs_} : Shape{outputs_, inputs_}, fields.message("weight_filler"));
+    bias_ = fields.flag("bias_term");
+    if (bias_) add_param({outputs_}, fields.message("bias_filler"));
+  }
+
+  void reshape(const Blobs& bottom, const Blobs& top) override {
+    const Shape& shape = bottom[0]->shape();
+    const int axes = bottom[0]->data.axes();
+    const int64_t inputs = axes < axis_ ? 0 : count(shape, axis_, axes);
+    if (inputs != inputs_) {
+      fail(ErrorKind::kShape, "the weights are for ", inputs_, " values a row, the bottom (", to_string(shape), ") has ", inputs,
+           " from axis ", axis_, " on");
+    }
+    Shape output(shape.begin(), shape.begin() + axis_);
+    output.push_back(outputs_);
+    top[0]->reshape(output);
+    const int64_t rows = count(shape, 0, axis_);
+    if (rows != rows_) forward_.reset();
+    rows_ = rows;
+  }
+
+  void forward(const Blobs& bottom, const Blobs& top) override {
+    if (rows_ == 0) return;
+    if (!forward_) make_forward();
+    const auto& pd = *pd_;
+    std::unordered_map<int, dnnl::memory> arguments = {
+        {DNNL_ARG_SRC, wrap_memory(pd.src_desc(), bottom[0]->data.read())},
+        {DNNL_ARG_WEIGHTS, wrap_memory(pd.weights_desc(), params[0]->data.read())},
+        {DNNL_ARG_DST, wrap_memory(pd.dst_desc(), top[0]->data.overwrite())}};
+    if (bias_) arguments[DNNL_ARG_BIAS] = wrap_memory(plain_desc({1, outputs_}), params[1]->data.read());
+    execute(*forward_, arguments);
+  }
+
+  void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
+    if (rows_ == 0) return;
+    const float* dy = top[0]->diff.read();
+    if (param_gradient[0]) {
+      const float* x = bottom[0]->data.read();
+      Tensor& diff = params[0]->diff;
+      const float beta = diff.is_zero() ? 0.0f : 1.0f;
+      float* dw = beta == 0.0f ? diff.overwrite() : diff.write();
+      if (transpose_) {
+        multiply('T', 'N', inputs_, outputs_, rows_, x, dy, beta, dw);
+      } else {
+        multiply('T', 'N', outputs_, inputs_, rows_, dy, x, beta, dw);
+      }
+    }
+    if (bias_ && param_gradient[1]) add_column_sums(dy, params[1]->diff.write());
+    if (propagate_down[0]) {
+      float* dx = bottom[0]->diff.overwrite();
+      multiply('N', transpose_ ? 'T' : 'N', rows_, inputs_, outputs_, dy, params[0]->data.read(), 0.0f, dx);
+    }
+  }
+
+  int64_t multiply_adds(const Blobs&, const Blobs&) const override { return rows_ * inputs_ * outputs_; }
+
+ private:
+  void make_forward() {
+    using dnnl::memory;
+    const auto f32 = memory::data_type::f32;
+    const memory::desc weights({inputs_, outputs_}, f32, transpose_ ? memory::dims{outputs_, 1} : memory::dims{1, inputs_});
+    const memory::desc bias = bias_ ? plain_desc({1, outputs_}) : memory::desc();
+    pd_.emplace(dnnl_engine(), plain_desc({rows_, inputs_}), weights, bias, plain_desc({rows_, outputs_}));
+    forward_.emplace(*pd_);
+  }
+
+  // c (m × n) = beta c + op(a) (m × k) op(b) (k × n), all row-major.
+  static void multiply(char a_op, char b_op, int64_t m, int64_t n, int64_t k, const float* a, const float* b, float beta, float* c) {
+    const auto status = dnnl_sgemm(a_op, b_op, m, n, k, 1.0f, a, a_op == 'T' ? m : k, b, b_op == 'T' ? k : n, beta, c, n);
+    if (status != dnnl_success) throw dnnl::error(status, "matrix product failed");
+  }
+
+  void add_column_sums(const float* dy, float* sums) const {
+    parallel_for(outputs_, std::max<int64_t>(kElementGrain / rows_, 16), [&](int64_t begin, int64_t end) {
+      for (int64_t row = 0; row < rows_; ++row) {
+        const float* values = dy + row * outputs_;
+#pragma omp simd
+        for (int64_t i = begin; i < end; ++i) sums[i] += values[i];
+      }
+    });
+  }
+
+  int axis_ = 1;
+  int64_t rows_ = 0, inputs_ = 0, outputs_ = 0;
+  bool transpose_ = false, bias_ = true;
+  std::optional<dnnl::matmul::primitive_desc> pd_;
+  std::optional<dnnl::matmul> forward_;
+};
+
+REGISTER_LAYER(InnerProductLayer, LayerSpec("InnerProduct", "matrix product with learned weights, plus a bias")
+                                      .messages({"inner_product_param"})
+                                      .positional({"num_output"})
+                                      .reads_bottom()
+                                      .most(2));
+
+}  // namespace sparknet
