@@ -27,7 +27,8 @@ void fill_blocks(float* values, int64_t count, uint64_t key, const Make& make) {
 }
 
 void fill_constant(float* values, int64_t count, float value) {
-  parallel_for(count, kElementGrain, [&](int64_t begin, int64_t end) { std::fill(values + begin, values + end, value); });
+  parallel_for(count, kElementGrain,
+               [&](int64_t begin, int64_t end) { std::fill(values + begin, values + end, value); });
 }
 
 void fill_uniform(float* values, int64_t count, float low, float high, uint64_t seed) {
@@ -72,8 +73,8 @@ void fill_positive_unitball(float* values, int64_t count, int64_t slices, uint64
   });
 }
 
-// Weights of bilinear interpolation for a Deconvolution that enlarges by (kernel_size + 1) / 2, the same in every pair of
-// channels.
+// Weights of bilinear interpolation for a Deconvolution that enlarges by (kernel_size + 1) / 2, the same in every pair
+// of channels.
 void fill_bilinear(float* values, const Shape& shape) {
   const int64_t size = shape[3];
   const auto factor = static_cast<float>((size + 1) / 2);

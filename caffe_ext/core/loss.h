@@ -63,8 +63,8 @@ inline void check_same_rows(const Blobs& bottom) {
   const Shape &a = bottom[0]->shape(), &b = bottom[1]->shape();
   if (a.empty() || b.empty() || a[0] != b[0]) {
     throw Error(ErrorKind::kShape,
-                join("both bottoms must have the same first extent, but `", bottom[0]->name, "` is ", to_string(a), " and `",
-                     bottom[1]->name, "` is ", to_string(b)),
+                join("both bottoms must have the same first extent, but `", bottom[0]->name, "` is ", to_string(a),
+                     " and `", bottom[1]->name, "` is ", to_string(b)),
                 1);
   }
 }

@@ -1,7 +1,7 @@
 // Softmax along one axis, for the layers that have one inside.
 //
-// Written out rather than given to oneDNN, whose vectorised exponential clamps its argument and thereby turns NaN into a
-// number: a diverged net must show it.
+// Written out rather than given to oneDNN, whose vectorised exponential clamps its argument and thereby turns NaN into
+// a number: a diverged net must show it.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,8 @@ struct ChannelView {
   int64_t outer, channels, inner;
 };
 
-// Calls body(offset, places) for groups of neighbouring positions: channel c of position p lies at offset + c * inner + p.
-// There are at most kPositionGroup positions in a group.
+// Calls body(offset, places) for groups of neighbouring positions: channel c of position p lies at offset + c * inner +
+// p. There are at most kPositionGroup positions in a group.
 constexpr int64_t kPositionGroup = 64;
 
 template <typename Body>

@@ -45,7 +45,8 @@ Transformer::Transformer(const Message& param, Phase phase, std::vector<float> m
          "\", but no mean image was supplied");
   }
   if (has_mean && (!is_image(mean_shape_) || sparknet::count(mean_shape_) != static_cast<int64_t>(mean_.size()))) {
-    fail(ErrorKind::kField, "the mean image must have the axes channels × height × width, not ", to_string(mean_shape_));
+    fail(ErrorKind::kField, "the mean image must have the axes channels × height × width, not ",
+         to_string(mean_shape_));
   }
 }
 

@@ -5,9 +5,9 @@
 
 namespace sparknet {
 
-// The share of labels whose class is among the top_k scores. As in Caffe another class with the same score counts against
-// the true one, and without any label that counts the result is 0. A second top gives the same for each class, 0 for
-// those that do not occur.
+// The share of labels whose class is among the top_k scores. As in Caffe another class with the same score counts
+// against the true one, and without any label that counts the result is 0. A second top gives the same for each class,
+// 0 for those that do not occur.
 class AccuracyLayer : public Layer {
  public:
   using Layer::Layer;

@@ -11,8 +11,9 @@
 
 namespace sparknet {
 
-// Puts its bottoms one after the other along `axis` (in old files: concat_dim). A single bottom is passed on as it is, data
-// and gradient shared, as in Caffe. Bottoms in blocked layouts are joined in those where their channels fill whole blocks.
+// Puts its bottoms one after the other along `axis` (in old files: concat_dim). A single bottom is passed on as it is,
+// data and gradient shared, as in Caffe. Bottoms in blocked layouts are joined in those where their channels fill whole
+// blocks.
 class ConcatLayer : public Layer {
  public:
   using Layer::Layer;

@@ -7,9 +7,9 @@
 
 namespace sparknet {
 
-// In TRAIN each element is 0 with probability dropout_ratio, else divided by 1 - dropout_ratio; in TEST y = x (Srivastava
-// et al., "Dropout", JMLR 2014). Which elements go is a function of random_key and the place in memory, so there is no mask
-// to keep: backward draws the same numbers again.
+// In TRAIN each element is 0 with probability dropout_ratio, else divided by 1 - dropout_ratio; in TEST y = x
+// (Srivastava et al., "Dropout", JMLR 2014). Which elements go is a function of random_key and the place in memory, so
+// there is no mask to keep: backward draws the same numbers again.
 class DropoutLayer : public Layer {
  public:
   using Layer::Layer;

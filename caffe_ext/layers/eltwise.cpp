@@ -9,9 +9,9 @@
 
 namespace sparknet {
 
-// y = sum of coeff_i x_i, product of x_i, or maximum of x_i. As in Caffe, `coeff` is for SUM only (MAX ignores it); equal
-// maxima of the first two bottoms belong to the second, a later bottom must be strictly greater; and with stable_prod_grad:
-// false the gradient of a product is y / x_i, which is NaN where x_i is 0.
+// y = sum of coeff_i x_i, product of x_i, or maximum of x_i. As in Caffe, `coeff` is for SUM only (MAX ignores it);
+// equal maxima of the first two bottoms belong to the second, a later bottom must be strictly greater; and with
+// stable_prod_grad: false the gradient of a product is y / x_i, which is NaN where x_i is 0.
 class EltwiseLayer : public Layer {
  public:
   using Layer::Layer;
@@ -36,7 +36,8 @@ class EltwiseLayer : public Layer {
       if (bottom[i]->shape() == bottom[0]->shape()) continue;
       throw Error(ErrorKind::kShape,
                   join("all bottoms must have the same shape, but `", bottom[0]->name, "` is ",
-                       to_string(bottom[0]->shape()), " and `", bottom[i]->name, "` is ", to_string(bottom[i]->shape())),
+                       to_string(bottom[0]->shape()), " and `", bottom[i]->name, "` is ",
+                       to_string(bottom[i]->shape())),
                   static_cast<int>(i));
     }
     top[0]->reshape(bottom[0]->shape());

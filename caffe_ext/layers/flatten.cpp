@@ -3,8 +3,8 @@
 
 namespace sparknet {
 
-// Joins the axes from `axis` to `end_axis` into one. The top has the bottom's values and gradient themselves, not copies of
-// them, as in Caffe: a layer that works in place on the top changes the bottom too.
+// Joins the axes from `axis` to `end_axis` into one. The top has the bottom's values and gradient themselves, not
+// copies of them, as in Caffe: a layer that works in place on the top changes the bottom too.
 class FlattenLayer : public Layer {
  public:
   using Layer::Layer;

@@ -80,7 +80,7 @@ class SoftmaxWithLossLayer : public Layer {
   int64_t valid_ = 0;
 };
 
-REGISTER_LAYER(SoftmaxWithLossLayer, LayerSpec("SoftmaxWithLoss", "the multinomial logistic loss of the softmax of scores")
+REGISTER_LAYER(SoftmaxWithLossLayer, LayerSpec("SoftmaxWithLoss", "the logistic loss of the softmax of scores")
                                          .messages({"softmax_param", "loss_param"})
                                          .named({"scores", "labels"})
                                          .bottoms(2, 2)

@@ -5,8 +5,8 @@
 
 namespace sparknet {
 
-// Gives one blob to several readers: the tops share its data, and their gradients are summed. The net inserts one wherever
-// a blob has more than one reader.
+// Gives one blob to several readers: the tops share its data, and their gradients are summed. The net inserts one
+// wherever a blob has more than one reader.
 class SplitLayer : public Layer {
  public:
   using Layer::Layer;
