@@ -100,7 +100,16 @@ def extensions() -> list[Extension]:
         include_dirs=["caffe_ext"],
         depends=find("caffe_ext/**/*.h") + find("caffe_ext/*.pxd"),
         language="c++",
-        extra_compile_args=["-std=c++17", "-O3", "-fopenmp", "-fvisibility=hidden", "-g0", *include],
+        extra_compile_args=[
+            "-std=c++17",
+            "-O3",
+            "-fno-math-errno",
+            "-fno-trapping-math",
+            "-fopenmp",
+            "-fvisibility=hidden",
+            "-g0",
+            *include,
+        ],
         extra_link_args=["-fopenmp", "-Wl,--disable-new-dtags", *rpaths, *link],
     )
     loader = Extension("sparknet_dsl.caffe_ext._dlopen", ["caffe_ext/_dlopen.pyx"], libraries=["dl"])

@@ -27,3 +27,27 @@ def upgrade_net(net: caffe_pb2.NetParameter) -> None:
     for field in ("input", "input_shape", "input_dim", "layer"):
         net.ClearField(field)
     net.layer.extend(layers)
+
+
+# The names that `type` has in place of the deprecated enum's.
+_SOLVER_TYPES = {
+    caffe_pb2.SolverParameter.SGD: "SGD",
+    caffe_pb2.SolverParameter.NESTEROV: "Nesterov",
+    caffe_pb2.SolverParameter.ADAGRAD: "AdaGrad",
+    caffe_pb2.SolverParameter.RMSPROP: "RMSProp",
+    caffe_pb2.SolverParameter.ADADELTA: "AdaDelta",
+    caffe_pb2.SolverParameter.ADAM: "Adam",
+}
+
+
+def upgrade_solver(solver: caffe_pb2.SolverParameter) -> None:
+    """Turns the deprecated enum `solver_type` into `type`, in place.
+
+    Raises ValueError when both are given.
+    """
+    if not solver.HasField("solver_type"):
+        return
+    if solver.HasField("type"):
+        raise ValueError("solver_type and type exclude each other")
+    solver.type = _SOLVER_TYPES[solver.solver_type]
+    solver.ClearField("solver_type")

@@ -1,0 +1,304 @@
+#include "core/solver.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/parallel.h"
+
+namespace sparknet {
+
+namespace {
+
+// All that the update of one parameter depends on beside its arrays.
+struct Update {
+  float scale;     // of the raw gradient: clipping, and 1 / iter_size
+  float l2, l1;    // weight decay
+  float rate;      // learning rate × lr_mult; for Adam with the bias correction
+  float momentum;  // also AdaDelta's decay and Adam's beta1
+  float decay2;    // RMSProp's rms_decay, Adam's beta2
+  float delta;
+};
+
+// The gradient with clipping, iter_size and weight decay in, in Caffe's order.
+inline float regularized(const Update& u, float gradient, float weight) {
+  const float sign = weight > 0.0f ? 1.0f : (weight < 0.0f ? -1.0f : 0.0f);
+  return u.scale * gradient + u.l2 * weight + u.l1 * sign;
+}
+
+// w: the parameter, g: its gradient, h and k: its first and second history array.
+using Rule = void (*)(const Update& u, int64_t count, const float* g, float* w, float* h, float* k);
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+// The loops below are bound by memory only when they use the widest vectors.
+#define SPARKNET_WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define SPARKNET_WIDE
+#endif
+
+SPARKNET_WIDE void sgd(const Update& u, int64_t count, const float* g, float* w, float* h, float*) {
+  for (int64_t i = 0; i < count; ++i) {
+    h[i] = u.momentum * h[i] + u.rate * regularized(u, g[i], w[i]);
+    w[i] -= h[i];
+  }
+}
+
+SPARKNET_WIDE void nesterov(const Update& u, int64_t count, const float* g, float* w, float* h, float*) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float before = h[i];
+    h[i] = u.momentum * before + u.rate * regularized(u, g[i], w[i]);
+    w[i] -= (1.0f + u.momentum) * h[i] - u.momentum * before;
+  }
+}
+
+SPARKNET_WIDE void adagrad(const Update& u, int64_t count, const float* g, float* w, float* h, float*) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float d = regularized(u, g[i], w[i]);
+    h[i] += d * d;
+    w[i] -= u.rate * d / (std::sqrt(h[i]) + u.delta);
+  }
+}
+
+SPARKNET_WIDE void rmsprop(const Update& u, int64_t count, const float* g, float* w, float* h, float*) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float d = regularized(u, g[i], w[i]);
+    h[i] = u.decay2 * h[i] + (1.0f - u.decay2) * d * d;
+    w[i] -= u.rate * d / (std::sqrt(h[i]) + u.delta);
+  }
+}
+
+SPARKNET_WIDE void adadelta(const Update& u, int64_t count, const float* g, float* w, float* h, float* k) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float d = regularized(u, g[i], w[i]);
+    h[i] = u.momentum * h[i] + (1.0f - u.momentum) * d * d;
+    const float step = d * std::sqrt((k[i] + u.delta) / (h[i] + u.delta));
+    k[i] = u.momentum * k[i] + (1.0f - u.momentum) * step * step;
+    w[i] -= u.rate * step;
+  }
+}
+
+SPARKNET_WIDE void adam(const Update& u, int64_t count, const float* g, float* w, float* h, float* k) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float d = regularized(u, g[i], w[i]);
+    h[i] = u.momentum * h[i] + (1.0f - u.momentum) * d;
+    k[i] = u.decay2 * k[i] + (1.0f - u.decay2) * d * d;
+    w[i] -= u.rate * h[i] / (std::sqrt(k[i]) + u.delta);
+  }
+}
+
+struct SolverType {
+  Rule rule;
+  int slots;
+  bool takes_momentum;
+};
+
+const std::map<std::string, SolverType>& solver_types() {
+  static const std::map<std::string, SolverType> table = {
+      {"SGD", {sgd, 1, true}},           {"Nesterov", {nesterov, 1, true}}, {"AdaGrad", {adagrad, 1, false}},
+      {"RMSProp", {rmsprop, 1, false}},  {"AdaDelta", {adadelta, 2, true}}, {"Adam", {adam, 2, true}},
+  };
+  return table;
+}
+
+std::string listed(const std::vector<std::string>& names) {
+  return std::accumulate(names.begin(), names.end(), std::string(), [](const std::string& text, const std::string& name) {
+    return text.empty() ? name : text + ", " + name;
+  });
+}
+
+// Which fields each policy cannot do without.
+const std::map<std::string, std::vector<std::string>>& policies() {
+  static const std::map<std::string, std::vector<std::string>> table = {
+      {"fixed", {}},
+      {"step", {"gamma", "stepsize"}},
+      {"exp", {"gamma"}},
+      {"inv", {"gamma", "power"}},
+      {"multistep", {"gamma"}},
+      {"poly", {"power", "max_iter"}},
+      {"sigmoid", {"gamma", "stepsize"}},
+  };
+  return table;
+}
+
+}  // namespace
+
+const std::vector<std::string>& Solver::types() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> keys;
+    for (const auto& entry : solver_types()) keys.push_back(entry.first);
+    return keys;
+  }();
+  return names;
+}
+
+Solver::Solver(const Message& param, Net& net) : param_(param), net_(net), type_(param.text("type")) {
+  const auto type = solver_types().find(type_);
+  if (type == solver_types().end()) {
+    fail(ErrorKind::kField, "unknown solver type \"", type_, "\"; known: ", listed(types()));
+  }
+  slots_ = type->second.slots;
+  if (!type->second.takes_momentum && param_.real("momentum") != 0.0) {
+    fail(ErrorKind::kField, type_, " takes no momentum: leave it out or set it to 0");
+  }
+  const std::string& regularization = param_.text("regularization_type");
+  if (regularization != "L2" && regularization != "L1") {
+    fail(ErrorKind::kField, "unknown regularization_type \"", regularization, "\"; known: L1, L2");
+  }
+  if (param_.integer("iter_size") < 1) fail(ErrorKind::kField, "iter_size must be at least 1");
+  check_policy();
+
+  constexpr int64_t kPiece = 16384;
+  for (size_t index = 0; index < net_.learnable().size(); ++index) {
+    const int64_t count = net_.learnable()[index].blob->count();
+    for (int64_t begin = 0; begin < count; begin += kPiece) {
+      pieces_.push_back({static_cast<int>(index), begin, std::min(begin + kPiece, count)});
+    }
+  }
+  // Shared with the views that Python holds, which may outlive the solver.
+  auto zeros = std::make_shared<std::vector<float>>(history_count());
+  history_ = std::shared_ptr<float>(zeros, zeros->data());
+}
+
+void Solver::check_policy() const {
+  if (!param_.has("base_lr")) fail(ErrorKind::kField, "base_lr, the learning rate, is missing");
+  if (!param_.has("lr_policy")) fail(ErrorKind::kField, "lr_policy is missing; for a constant rate: \"fixed\"");
+  const std::string& policy = param_.text("lr_policy");
+  const auto known = policies().find(policy);
+  if (known == policies().end()) {
+    std::vector<std::string> names;
+    for (const auto& entry : policies()) names.push_back(entry.first);
+    fail(ErrorKind::kField, "unknown lr_policy \"", policy, "\"; known: ", listed(names));
+  }
+  for (const std::string& field : known->second) {
+    if (!param_.has(field)) fail(ErrorKind::kField, "lr_policy \"", policy, "\" needs ", field);
+  }
+  if (policy == "step" && param_.integer("stepsize") < 1) fail(ErrorKind::kField, "stepsize must be at least 1");
+}
+
+double Solver::rate() {
+  const std::string& policy = param_.text("lr_policy");
+  const double base = param_.real("base_lr");
+  const double gamma = param_.real("gamma");
+  const auto iter = static_cast<double>(iter_);
+  if (policy == "fixed") return base;
+  if (policy == "step") {
+    current_step_ = iter_ / param_.integer("stepsize");
+    return base * std::pow(gamma, static_cast<double>(current_step_));
+  }
+  if (policy == "exp") return base * std::pow(gamma, iter);
+  if (policy == "inv") return base * std::pow(1.0 + gamma * iter, -param_.real("power"));
+  if (policy == "multistep") {
+    const auto& steps = param_.integers("stepvalue");
+    if (current_step_ < static_cast<int64_t>(steps.size()) && iter_ >= steps[current_step_]) ++current_step_;
+    return base * std::pow(gamma, static_cast<double>(current_step_));
+  }
+  if (policy == "poly") {
+    const double left = 1.0 - iter / static_cast<double>(param_.integer("max_iter"));
+    // Caffe's rate is NaN past max_iter; here it stays at 0.
+    return left <= 0.0 ? 0.0 : base * std::pow(left, param_.real("power"));
+  }
+  return base / (1.0 + std::exp(-gamma * (iter - static_cast<double>(param_.integer("stepsize")))));  // sigmoid
+}
+
+void Solver::set_iter(int64_t iter) {
+  if (iter < 0) fail(ErrorKind::kState, "iteration ", iter, " does not exist");
+  iter_ = iter;
+  current_step_ = 0;
+  if (param_.text("lr_policy") == "step" && iter > 0) current_step_ = (iter - 1) / param_.integer("stepsize");
+  if (param_.text("lr_policy") != "multistep") return;
+  // One step at most in each iteration, so equal step values are taken in iterations that follow each other.
+  int64_t taken_at = -1;
+  for (const int64_t step : param_.integers("stepvalue")) {
+    taken_at = std::max(step, taken_at + 1);
+    if (taken_at >= iter) break;
+    ++current_step_;
+  }
+}
+
+void Solver::restore(int64_t iter, int64_t current_step) {
+  if (iter < 0 || current_step < 0) fail(ErrorKind::kState, "iteration ", iter, ", step ", current_step, " does not exist");
+  iter_ = iter;
+  current_step_ = current_step;
+}
+
+int64_t Solver::history_blobs() const { return slots_ * static_cast<int64_t>(net_.learnable().size()); }
+
+double Solver::iterate(const std::function<void(int64_t)>& before_pass) {
+  const int64_t passes = param_.integer("iter_size");
+  net_.clear_param_diffs();
+  double loss = 0.0;
+  for (int64_t pass = 0; pass < passes; ++pass) {
+    before_pass(pass);
+    loss += net_.forward();
+    net_.backward();
+  }
+  apply_update();
+  return loss / static_cast<double>(passes);
+}
+
+double Solver::gradient_scale() const {
+  double scale = 1.0;
+  const double limit = param_.real("clip_gradients");
+  if (limit >= 0.0) {
+    // One sum for each piece, then in order: the same for every number of threads.
+    std::vector<double> sums(pieces_.size());
+    parallel_for(static_cast<int64_t>(pieces_.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t index = begin; index < end; ++index) {
+        const Piece& piece = pieces_[index];
+        const float* g = net_.flat_diff().get() + net_.learnable()[piece.param].offset;
+        double sum = 0.0;
+        for (int64_t i = piece.begin; i < piece.end; ++i) sum += static_cast<double>(g[i]) * g[i];
+        sums[index] = sum;
+      }
+    });
+    const double norm = std::sqrt(std::accumulate(sums.begin(), sums.end(), 0.0));
+    // Caffe clips the sum over iter_size, before it is averaged and before weight decay.
+    if (norm > limit) scale = limit / norm;
+  }
+  return scale / static_cast<double>(param_.integer("iter_size"));
+}
+
+void Solver::apply_update() {
+  const auto& learnable = net_.learnable();
+  for (const Learnable& parameter : learnable) {
+    parameter.blob->diff.read();   // gradients that nobody touched become zeros in memory
+    parameter.blob->data.write();  // and the layers learn that their copies are stale
+  }
+  const double rate_now = rate();
+  const double scale = gradient_scale();
+  const double decay = param_.real("weight_decay");
+  const bool l1 = param_.text("regularization_type") == "L1";
+  const double momentum = param_.real("momentum");
+  const double decay2 = param_.real(type_ == "RMSProp" ? "rms_decay" : "momentum2");
+  double correction = 1.0;
+  if (type_ == "Adam") {
+    const auto t = static_cast<double>(iter_ + 1);
+    correction = std::sqrt(1.0 - std::pow(decay2, t)) / (1.0 - std::pow(momentum, t));
+  }
+  std::vector<Update> updates;
+  updates.reserve(learnable.size());
+  for (const Learnable& parameter : learnable) {
+    const double local = decay * parameter.decay_mult;
+    updates.push_back({static_cast<float>(scale), static_cast<float>(l1 ? 0.0 : local),
+                       static_cast<float>(l1 ? local : 0.0),
+                       static_cast<float>(rate_now * parameter.lr_mult * correction), static_cast<float>(momentum),
+                       static_cast<float>(decay2), static_cast<float>(param_.real("delta"))});
+  }
+  const Rule rule = solver_types().at(type_).rule;
+  const int64_t second = slots_ == 2 ? net_.flat_count() : 0;
+  parallel_for(static_cast<int64_t>(pieces_.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) {
+      const Piece& piece = pieces_[index];
+      const int64_t at = learnable[piece.param].offset + piece.begin;
+      rule(updates[piece.param], piece.end - piece.begin, net_.flat_diff().get() + at, net_.flat_data().get() + at,
+           history_.get() + at, history_.get() + at + second);
+    }
+  });
+  net_.settle();
+  ++iter_;
+}
+
+}  // namespace sparknet
