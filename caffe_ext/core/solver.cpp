@@ -109,16 +109,11 @@ std::string listed(const std::vector<std::string>& names) {
   });
 }
 
-// Which fields each policy cannot do without.
+// Which fields each policy cannot do without; the others count as 0 when they are absent, as in Caffe.
 const std::map<std::string, std::vector<std::string>>& policies() {
   static const std::map<std::string, std::vector<std::string>> table = {
-      {"fixed", {}},
-      {"step", {"gamma", "stepsize"}},
-      {"exp", {"gamma"}},
-      {"inv", {"gamma", "power"}},
-      {"multistep", {"gamma"}},
-      {"poly", {"power", "max_iter"}},
-      {"sigmoid", {"gamma", "stepsize"}},
+      {"fixed", {}},     {"step", {"stepsize"}},  {"exp", {}},    {"inv", {}},
+      {"multistep", {}}, {"poly", {"max_iter"}}, {"sigmoid", {}},
   };
   return table;
 }
@@ -163,7 +158,6 @@ Solver::Solver(const Message& param, Net& net) : param_(param), net_(net), type_
 }
 
 void Solver::check_policy() const {
-  if (!param_.has("base_lr")) fail(ErrorKind::kField, "base_lr, the learning rate, is missing");
   if (!param_.has("lr_policy")) fail(ErrorKind::kField, "lr_policy is missing; for a constant rate: \"fixed\"");
   const std::string& policy = param_.text("lr_policy");
   const auto known = policies().find(policy);
@@ -174,8 +168,8 @@ void Solver::check_policy() const {
   }
   for (const std::string& field : known->second) {
     if (!param_.has(field)) fail(ErrorKind::kField, "lr_policy \"", policy, "\" needs ", field);
+    if (param_.integer(field) < 1) fail(ErrorKind::kField, field, " must be at least 1");
   }
-  if (policy == "step" && param_.integer("stepsize") < 1) fail(ErrorKind::kField, "stepsize must be at least 1");
 }
 
 double Solver::rate() {
