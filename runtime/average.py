@@ -14,8 +14,8 @@ Momentum = Literal["AVERAGE", "LOCAL", "RESET"]
 def mean(arrays: Sequence[npt.NDArray[Real]], weights: Sequence[float] | None = None) -> npt.NDArray[Real]:
     """The mean of `arrays` (of one shape and type, which the result has too), weighted where `weights` is given.
 
-    Summed from the first to the last, so that the same arrays in the same order give the same bits; the plain mean of one
-    array is that array.
+    Summed from the first to the last, so that the same arrays in the same order give the same bits; the plain mean
+    of one array is that array.
     """
     if weights is None:
         total = arrays[0].copy()

@@ -8,13 +8,15 @@ import numpy.typing as npt
 
 def derive(*numbers: int) -> int:
     """A seed from 0 to 2^63 - 1 made of `numbers` (each 0 or more); other numbers give an unrelated one."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    # Numbers of a fixed size, and how many there are: SeedSequence alone takes (1, 2) and (1, 2, 0) for the same.
+    words = [len(numbers), *(word for number in numbers for word in (number & 0xFFFFFFFF, number >> 32))]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @functools.lru_cache(maxsize=2)
 def epoch_order(seed: int, partition: int, epoch: int, rows: int) -> npt.NDArray[np.intp]:
     """The order in which epoch `epoch` goes through the partition's `rows` rows: each exactly once."""
-    order = np.random.Generator(np.random.PCG64((seed, partition, epoch))).permutation(rows)
+    order = np.random.Generator(np.random.PCG64(derive(seed, partition, epoch))).permutation(rows)
     order.setflags(write=False)
     return order
 

@@ -9,6 +9,7 @@ Every file is written whole or not at all, the .json last: a snapshot without it
 """
 
 import dataclasses
+import glob
 import json
 import pathlib
 import time
@@ -19,7 +20,6 @@ import numpy as np
 from .. import caffe_ext
 from ..errors import DataError, OutputError, WeightsError
 from ..files import atomic_path, write_atomic
-from ..proto import caffe_pb2
 from .average import Array, mean
 from .config import RunConfig
 
@@ -50,3 +50,90 @@ def check_folder(folder: pathlib.Path) -> None:
         raise OutputError(f"cannot write snapshots to {folder}: {error.strerror or error}") from error
     except OutputError as error:
         raise OutputError(f"cannot write snapshots to {folder}: {error.__cause__ or error}") from error
+
+
+def save(
+    folder: pathlib.Path, name: str, solver: caffe_ext.Solver, state: State, config: RunConfig
+) -> tuple[pathlib.Path, ...]:
+    """Writes a snapshot of `state` through `solver`, whose weights and history it sets; returns the files.
+
+    Raises OutputError; an earlier snapshot stays what it was.
+    """
+    put(solver, state)
+    folder = folder.absolute()
+    model, history = solver.snapshot(str(folder / name))
+    files = [pathlib.Path(model), pathlib.Path(history)]
+    stem = files[0].name.removesuffix(".caffemodel")
+    if config.momentum == "LOCAL":
+        path = folder / f"{stem}.history.npy"
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.stack(state.histories))
+        files.append(path)
+    settings = {
+        "version": VERSION,
+        "time": time.time(),
+        "round": state.round,
+        "iteration": state.iteration,
+        "seed": config.seed,
+        "workers": config.workers,
+        "tau": config.tau,
+        "momentum": config.momentum,
+        "files": [file.name for file in files],
+    }
+    path = folder / f"{stem}.json"
+    write_atomic(path, json.dumps(settings, indent=2) + "\n")
+    return (*files, path)
+
+
+def put(solver: caffe_ext.Solver, state: State) -> None:
+    """Sets the solver to `state`: weights, iteration, and the mean of the histories (zero where there are none)."""
+    solver.net.flat_data[:] = state.weights
+    solver.flat_history[:] = mean(state.histories) if state.histories else 0
+    solver.iter = state.iteration
+
+
+def newest(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """The .json of the snapshot of `name` that was written last; raises DataError when there is none."""
+    found = []
+    for path in folder.glob(f"{glob.escape(name)}_iter_*.json"):
+        settings = _settings(path)
+        if all((folder / file).is_file() for file in settings["files"]):
+            found.append((settings["time"], path))
+    if not found:
+        raise DataError(
+            f"there is no snapshot of {name} in {folder.absolute()} to resume from: name its folder with "
+            "--snapshot-dir, or start anew without --resume"
+        )
+    return max(found)[1]
+
+
+def load(path: pathlib.Path, solver: caffe_ext.Solver, config: RunConfig) -> tuple[State, RunConfig]:
+    """The state that the snapshot `path` (its .json) holds, and `config` with the seed that the run began with.
+
+    Raises DataError or WeightsError where the files do not fit the net.
+    """
+    settings = _settings(path)
+    files = [path.parent / file for file in settings["files"]]
+    solver.net.copy_from(files[0])
+    histories: tuple[Array, ...] = ()
+    if config.momentum == "LOCAL" and len(files) > 2 and settings["workers"] == config.workers:
+        stacked = np.load(files[2])
+        if stacked.shape != (config.workers, solver.flat_history.size):
+            raise WeightsError(f"{files[2]} holds histories of shape {stacked.shape}, not of this net")
+        histories = tuple(stacked)
+    elif config.momentum != "RESET":
+        history = caffe_ext.read_history(files[1])
+        histories = (history,) * (config.workers if config.momentum == "LOCAL" else 1)
+    state = State(settings["round"], settings["iteration"], solver.net.flat_data.copy(), histories)
+    return state, dataclasses.replace(config, seed=settings["seed"])
+
+
+def _settings(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text())
+        wanted = {"version", "time", "round", "iteration", "seed", "workers", "files"}
+        if not isinstance(settings, dict) or not wanted <= settings.keys() or settings["version"] != VERSION:
+            raise ValueError("not what sparknet-run writes")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no snapshot: {error}; move it away to resume from the one before") from error
+    return settings

@@ -1,11 +1,11 @@
-"""The settings of a run, all of them plain values: what the model's `spark (...)` says, overridden by the command line."""
+"""The settings of a run, all plain values: what the model's `spark (...)` says, overridden by the command line."""
 
 import dataclasses
 import os
 import pathlib
 import re
 import secrets
-from typing import Any, Self
+from typing import Self, cast
 
 from ..errors import ClusterError, ModelError, UsageError
 from ..proto import caffe_pb2, sparknet_pb2
@@ -35,10 +35,10 @@ class RunConfig:
     weights        .caffemodel to start from, by layer name
     resume         go on from the newest snapshot in snapshot_dir
 
-    Of the solver's own settings, `display`, `test_interval`, `test_iter`, `snapshot` and `snapshot_after_train` have no say
-    here: progress is shown, tests and snapshots are made by rounds, a test takes the whole test set, and the last weights
-    are always kept. The rate of an iteration is the solver's at the iteration round × tau + i, in every worker: an
-    iteration counts once, however many workers take part in it.
+    Of the solver's own settings, `display`, `test_interval`, `test_iter`, `snapshot` and `snapshot_after_train`
+    have no say here: progress is shown, tests and snapshots are made by rounds, a test takes the whole test set,
+    and the last weights are always kept. The rate of an iteration is the solver's at the iteration round × tau + i,
+    in every worker: an iteration counts once, however many workers take part in it.
     """
 
     workers: int
@@ -80,7 +80,9 @@ class RunConfig:
         settings = spark or sparknet_pb2.SparkParameter()
         workers = _positive("workers", workers, settings.workers)
         tau = _positive("tau", tau, settings.tau)
-        rounds = None if rounds is None and not settings.HasField("rounds") else _positive("rounds", rounds, settings.rounds)
+        rounds = (
+            None if rounds is None and not settings.HasField("rounds") else _positive("rounds", rounds, settings.rounds)
+        )
         max_iter: int | None = None
         if rounds is None:
             if solver.max_iter <= 0:
@@ -89,8 +91,8 @@ class RunConfig:
             rounds = -(-max_iter // tau)
         elif solver.lr_policy == "poly" and rounds * tau > solver.max_iter:
             raise UsageError(
-                f"{rounds} rounds of {tau} iterations run past max_iter ({solver.max_iter}), where lr_policy \"poly\" has "
-                "no rate: fewer rounds, or a larger max_iter"
+                f'{rounds} rounds of {tau} iterations run past max_iter ({solver.max_iter}), where lr_policy "poly" '
+                "has no rate: fewer rounds, or a larger max_iter"
             )
         for name in ("test_every", "snapshot_every"):
             if getattr(settings, name) < 0:
@@ -164,13 +166,11 @@ def _positive(name: str, given: int | None, setting: int) -> int:
 
 
 def _momentum(settings: sparknet_pb2.SparkParameter) -> Momentum:
-    name: Any = sparknet_pb2.SparkParameter.Momentum.Name(settings.momentum)
-    return name
+    name = sparknet_pb2.SparkParameter.Momentum.Name(settings.momentum)
+    return cast(Momentum, name)
 
 
-def _seed(
-    given: int | None, settings: sparknet_pb2.SparkParameter, solver: caffe_pb2.SolverParameter
-) -> int:
+def _seed(given: int | None, settings: sparknet_pb2.SparkParameter, solver: caffe_pb2.SolverParameter) -> int:
     if given is not None:
         return given
     if settings.HasField("seed"):

@@ -1,9 +1,9 @@
 """What a run tells: five kinds of events, for the console and, one JSON object a line, for scripts (`--json FILE`).
 
 In JSON an event is an object with the key "event" ("start", "round", "test", "snapshot" or "end") and, beside it, the
-fields of the class below under their own names. Times are in seconds, `time` is since the epoch. NaN and infinite numbers
-are written as null. A run writes one start, then rounds, tests and snapshots as they happen, then one end, always; a run
-that ends before Spark has started (a wrong model, say) writes only the end.
+fields of the class below under their own names. Times are in seconds, `time` is since the epoch. NaN and infinite
+numbers are written as null. A run writes one start, then rounds, tests and snapshots as they happen, then one end,
+always; a run that ends before Spark has started (a wrong model, say) writes only the end.
 """
 
 import dataclasses

@@ -1,22 +1,21 @@
 """Which source and which of its columns feed the data layers of a net."""
 
-import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .. import caffe_ext
 from ..errors import DataError, ModelError
 from ..proto import caffe_pb2
-from .average import Array
 from .data import Column, Phase, Source, open_source, parse_uri
 from .worker import Feed
 
-# Sources of Caffe's own data layers, as the compiler names them, that cannot be read yet: `--train` and `--test` replace them.
+# Sources of Caffe's own data layers, as the compiler names them, that cannot be read yet: `--train` and `--test`
+# replace them.
 CAFFE_SCHEMES = ("lmdb", "leveldb", "images", "hdf5")
 
 
 class Fed(NamedTuple):
-    """A phase's data: its source under the name that the user gave, the feeds, and the column of images, if any."""
+    """A phase's data: its source, the URI that named it, and the feeds of all data layers."""
 
     uri: str
     source: Source
@@ -42,45 +41,37 @@ def named_source(layers: Sequence[caffe_pb2.LayerParameter]) -> str | None:
     if len(found) > 1:
         (first, first_layer), (second, second_layer) = list(found.items())[:2]
         raise ModelError(
-            f"layer `{first_layer}` reads {first} but layer `{second_layer}` reads {second}: all data layers of a phase "
-            "are fed from the rows of one source"
+            f"layer `{first_layer}` reads {first} but layer `{second_layer}` reads {second}: all data layers of a "
+            "phase are fed from the rows of one source"
         )
     return next(iter(found), None)
 
 
-def feed_net(
-    net: caffe_pb2.NetParameter,
-    phase: Phase,
-    given: str | None,
-    mean_image: Callable[[str, Column], Array],
-) -> Fed | None:
+def feed_net(net: caffe_pb2.NetParameter, phase: Phase, given: str | None) -> Fed | None:
     """Opens the source of `phase` (`given`, else the one that the net names) and pairs its columns with the net's tops.
 
-    None: the net has no data layer in this phase, or none that names a source that can be read. The tops of all data layers,
-    in the net's order, take the columns that `?columns=` names, else those of their own names, else those at the same
-    positions. transform_param applies to a layer's first top, as in Caffe. `mean_image(file, column)` gives the mean that a
-    mean_file names. Raises DataError, ModelError.
+    None: the net has no data layer in this phase, or none that names a source that can be read. The tops of all
+    data layers, in the net's order, take the columns that `?columns=` names, else those of their own names, else
+    those at the same positions. transform_param applies to a layer's first top, as in Caffe. Raises DataError,
+    ModelError.
     """
     layers = data_layers(net, phase)
     tops = [top for layer in layers for top in layer.top]
-    if not tops:
-        return None
     name = given or named_source(layers)
-    if name is None:
+    if not tops or name is None:
         return None
     source = open_source(name, phase)
     columns = _columns(name, source, layers, tops)
     feeds = []
     for layer in layers:
         for index, top in enumerate(layer.top):
-            column = columns[top]
-            transform, mean = None, None
+            _check_shape(name, layer, index, columns[top])
             if index == 0 and layer.HasField("transform_param"):
-                transform = layer.transform_param.SerializeToString()
-                if layer.transform_param.mean_file:
-                    mean = mean_image(layer.transform_param.mean_file, column)
-            feeds.append(Feed(top, column.name, transform, mean))
-            _check_shape(name, layer, index, column)
+                transform = layer.transform_param
+                feed = Feed(top, columns[top].name, transform.SerializeToString(), transform.mean_file)
+            else:
+                feed = Feed(top, columns[top].name)
+            feeds.append(feed)
     return Fed(name, source, tuple(feeds))
 
 
@@ -91,15 +82,9 @@ def no_source(model: str, layers: Sequence[caffe_pb2.LayerParameter], phase: Pha
         return f"{model} has no data layer in phase {phase}"
     named = next((layer.data_param.source for layer in layers if layer.data_param.source), "")
     reason = f"names {named}, which cannot be read here" if named else "names no source"
-    return f"data layer `{layers[0].name}` ({phase}) of {model} {reason}: say {option} SRC, for example {option} mnist:DIR"
-
-
-def find_mean(name: str, model: pathlib.Path) -> pathlib.Path | None:
-    """The mean file `name`: as it is, as Caffe takes it, or beside the model's file; None where there is none."""
-    for path in (pathlib.Path(name), model.parent / name):
-        if path.is_file():
-            return path
-    return None
+    return (
+        f"data layer `{layers[0].name}` ({phase}) of {model} {reason}: say {option} SRC, for example {option} mnist:DIR"
+    )
 
 
 def _columns(
@@ -111,7 +96,9 @@ def _columns(
     wanted: Sequence[str] = next((columns for columns in asked if columns), ())
     if wanted:
         if len(wanted) != len(tops):
-            raise DataError(f"{len(wanted)} columns ({', '.join(wanted)}) cannot feed {len(tops)} tops ({', '.join(tops)})")
+            raise DataError(
+                f"{len(wanted)} columns ({', '.join(wanted)}) cannot feed {len(tops)} tops ({', '.join(tops)})"
+            )
         missing = [column for column in wanted if column not in known]
         if missing:
             raise DataError(f"there is no column `{missing[0]}`: {here}")

@@ -22,7 +22,7 @@ FOLDER_PREFIX = "sparknet-"
 
 
 class Shard:
-    """Rows of one partition; `columns[name]` is a read-only array of shape (rows, *shape of a row), mapped from disk."""
+    """Rows of one partition; `columns[name]` is a read-only array (rows, *shape of a row), mapped from disk."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         names, self.rows = json.loads((folder / "shard.json").read_text())
@@ -45,22 +45,18 @@ def shard(
     """Opens the shard `name` of the run `run` below `parent`; where there is none, writes it from `rows()` first.
 
     `rows` gives the rows in chunks and is not called when the shard is there. Two processes may do this at once: the
-    first to finish wins, and both read the same. Raises DataError for rows that `columns` does not describe, OutputError.
+    first to finish wins, and both read the same. Raises DataError for rows that `columns` does not describe,
+    OutputError.
     """
     folder = parent / f"{FOLDER_PREFIX}{run}" / name
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return Shard(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
         try:
             _write(unfinished, columns, rows())
-            try:
-                unfinished.rename(folder)
-            except OSError:
-                # A folder with something in it cannot be replaced: somebody else was faster, with the same rows.
-                if not folder.is_dir():
-                    raise
+            _place(unfinished, folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
@@ -71,6 +67,19 @@ def shard(
 def remove_shards(run: str, parent: pathlib.Path) -> None:
     """Removes every shard of the run `run` below `parent`."""
     shutil.rmtree(parent / f"{FOLDER_PREFIX}{run}", ignore_errors=True)
+
+
+def _place(unfinished: pathlib.Path, folder: pathlib.Path) -> None:
+    try:
+        unfinished.rename(folder)
+    except OSError:
+        # A folder with something in it cannot be replaced: somebody else was faster, with the same rows; or it
+        # has lost a file to someone who cleans up.
+        try:
+            Shard(folder)
+        except FileNotFoundError:
+            shutil.rmtree(folder)
+            unfinished.rename(folder)
 
 
 def _write(folder: pathlib.Path, columns: Sequence[Column], chunks: Iterator[Columns]) -> None:
@@ -93,9 +102,7 @@ def _write(folder: pathlib.Path, columns: Sequence[Column], chunks: Iterator[Col
 
 def _write_header(file: BinaryIO, column: Column, rows: int) -> int:
     descr = np.lib.format.dtype_to_descr(np.dtype(column.dtype))
-    np.lib.format.write_array_header_1_0(
-        file, {"descr": descr, "fortran_order": False, "shape": (rows, *column.shape)}
-    )
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": (rows, *column.shape)})
     return file.tell()
 
 

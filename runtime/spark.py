@@ -23,7 +23,7 @@ from pyspark.errors import PySparkException
 from pyspark.java_gateway import launch_gateway
 
 from ..errors import ClusterError, SparkNetError
-from .config import cores, too_few_slots
+from .config import cores, slots, too_few_slots
 from .data import Columns, Source
 from .shards import local_folder, remove_shards, shard
 
@@ -48,8 +48,8 @@ class Own(tuple[Any, ...]):
 class Cluster:
     """A Spark application with a slot for each of `workers`.
 
-    With `context` it joins an application that runs already (spark-submit's, a notebook's) and leaves it running at the end.
-    Raises ClusterError: no Java, Spark does not start, too few slots.
+    With `context` it joins an application that runs already (spark-submit's, a notebook's) and leaves it running at
+    the end. Raises ClusterError: no Java, Spark does not start, too few slots.
     """
 
     def __init__(self, master: str, workers: int, context: SparkContext | None = None) -> None:
@@ -57,7 +57,8 @@ class Cluster:
         self.run = uuid.uuid4().hex[:12]
         self._owner = context is None
         self._log: pathlib.Path | None = None
-        # Jobs run in a thread of their own: Ctrl-C then interrupts the main thread's wait, not a half-read answer of Java's.
+        # Jobs run in a thread of their own: Ctrl-C then interrupts the main thread's wait, not a half-read
+        # answer of Java's.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "spark-jobs")
         self.context = self._start(master) if context is None else context
         try:
@@ -133,9 +134,9 @@ class Cluster:
         with contextlib.ExitStack() as stack:
             sent = [[self._broadcast(stack, value) for value in _values(argument)] for argument in arguments]
 
-            def task(partition: int, chunks: Iterator[Iterator[Columns]]) -> Iterator[tuple[int, Any]]:
+            def task(partition: int, parts: Iterable[Iterator[Columns]]) -> Iterator[tuple[int, Any]]:
                 try:
-                    mine = shard(run, f"{name}-{partition}", columns, lambda: next(chunks), local_folder())
+                    mine = shard(run, f"{name}-{partition}", columns, lambda: next(iter(parts)), local_folder())
                     values = [each[partition if len(each) > 1 else 0].value for each in sent]
                     return iter([(partition, function(mine, partition, *values))])
                 except SparkNetError as error:
@@ -181,7 +182,9 @@ class Cluster:
             conf.set(key, value)
         try:
             # What Java and Spark say goes to the log: it is not for the user, unless Spark fails.
-            gateway = launch_gateway(conf, {"stdout": handle, "stderr": handle})
+            gateway = launch_gateway(  # type: ignore[no-untyped-call]
+                conf, {"stdout": handle, "stderr": handle}
+            )
             context = SparkContext(gateway=gateway)
         except (Py4JError, PySparkException, OSError) as error:
             raise self._lost(error, f"Spark does not start with --master {master}") from error
@@ -200,8 +203,10 @@ class Cluster:
         return ClusterError(f"{what}: {_reason(error)}{log}")
 
     def _check_slots(self) -> None:
-        if self.master.startswith("local["):
-            return  # the URL told, see config.check_slots
+        if (known := slots(self.master)) is not None and known < self.workers:
+            raise ClusterError(too_few_slots(self.master, known, self.workers))
+        if known is not None:
+            return
         deadline = time.monotonic() + SLOTS_WAIT
         each = int(self.context.getConf().get("spark.task.cpus", "1") or 1)
         while (found := sum(cores // each for cores in self._executor_cores())) < self.workers:
@@ -248,7 +253,7 @@ def _reason(error: Exception) -> str:
     else:
         text = str(error) or type(error).__name__
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    python = [i for i, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    python = [i for i, line in enumerate(lines) if "Traceback (most recent call last)" in line]
     if python:
         # The traceback's last line: what was raised in the worker.
         after = [line for line in lines[python[0] :] if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt)\b", line)]

@@ -1,7 +1,7 @@
 """What a worker does with its partition: a round of training, or a test. Neither knows of Spark.
 
-Both are pure functions of their arguments, so that Spark may run them anywhere and again. The engine's objects stay in the
-process between calls only because making them takes time.
+Both are pure functions of their arguments, so that Spark may run them anywhere and again. The engine's objects stay
+in the process between calls only because making them takes time.
 """
 
 import dataclasses
@@ -25,14 +25,15 @@ Params = Mapping[str, Sequence[Array]]
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
-    """Where a top's values come from: a column of the source, through a TransformationParameter (bytes; None: as it is).
+    """Where a top's values come from: a column of the source, with a TransformationParameter (bytes) or without.
 
-    `mean` is the image that transform_param.mean_file names, shape (channels, height, width).
+    `mean` is the image that `mean_file` names, shape (channels, height, width); the loop fills it in.
     """
 
     top: str
     column: str
     transform: bytes | None = None
+    mean_file: str = ""
     mean: Array | None = None
 
 
@@ -41,14 +42,16 @@ class Job:
     """What all tasks of a run have in common: plain values, sent to the workers.
 
     run          names the run
-    net, solver  NetParameter and SolverParameter, serialised; the solver names no net
+    train_net, test_net: NetParameter, serialised, with the phase in its state; test_net is not read without a test
+    solver       SolverParameter, serialised; it names no net
     train, test  feeds of either phase
     threads      of the engine, in each worker
     send_history whether a round gives back the solver's history
     """
 
     run: str
-    net: bytes
+    train_net: bytes
+    test_net: bytes
     solver: bytes
     train: tuple[Feed, ...]
     test: tuple[Feed, ...]
@@ -135,8 +138,8 @@ def train_round(
 def test(shard: Shard, partition: int, job: Job, params: Params) -> Tested:
     """The outputs of the TEST net with the weights `params`, over each of the partition's rows exactly once.
 
-    Outputs of one number count (accuracies, losses), each a mean over its batch; the last batch, which may be smaller, is
-    computed at its own size.
+    Outputs of one number count (accuracies, losses), each a mean over its batch; the last batch, which may be
+    smaller, is computed at its own size.
     """
     del partition  # all that is left of it are its rows
     caffe_ext.set_num_threads(job.threads)
@@ -220,7 +223,7 @@ class _Engines:
     def test_net(self, job: Job) -> caffe_ext.Net:
         self._enter(job)
         if self._test_net is None:
-            net = caffe_pb2.NetParameter.FromString(job.net)
+            net = caffe_pb2.NetParameter.FromString(job.test_net)
             self._test_net = caffe_ext.Net(net, caffe_ext.TEST, seed=job.seed)
             self.test_batch = self._test_net.blobs[job.test[0].top].shape[0]
         return self._test_net
@@ -237,7 +240,7 @@ _engines = _Engines()
 def make_solver(job: Job) -> caffe_ext.Solver:
     """The engine's solver with its TRAIN net, initialised from the job's seed."""
     solver = caffe_pb2.SolverParameter.FromString(job.solver)
-    net = caffe_pb2.NetParameter.FromString(job.net)
+    net = caffe_pb2.NetParameter.FromString(job.train_net)
     return caffe_ext.Solver(solver, net, seed=job.seed)
 
 
@@ -255,15 +258,13 @@ def _resize(net: caffe_ext.Net, job: Job, rows: int) -> None:
         raise LayerError(error.layer, error.type, reason, error.kind) from error
 
 
-def _check_finite(
-    losses: list[float], weights: Array, round: int, partition: int, iteration: int
-) -> None:
+def _check_finite(losses: list[float], weights: Array, round: int, partition: int, iteration: int) -> None:
     bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
     if bad is None and np.isfinite(weights).all():
         return
     what = f"the loss is {losses[bad]}" if bad is not None else "a weight is no longer finite"
     at = iteration + (len(losses) - 1 if bad is None else bad)
     raise DivergedError(
-        f"training diverged: {what} in round {round + 1}, worker {partition + 1}, iteration {at + 1}; lower base_lr, or "
-        "scale the inputs (transform_param's scale, mean)"
+        f"training diverged: {what} in round {round + 1}, worker {partition + 1}, iteration {at + 1}; lower "
+        "base_lr, or scale the inputs (transform_param's scale, mean)"
     )

@@ -1,7 +1,7 @@
 """`cifar10:DIR`: CIFAR-10 in its published binary layout (https://www.cs.toronto.edu/~kriz/cifar.html).
 
-A record is a byte of label and 3,072 bytes of image: the planes R, G, B of 32×32. Caffe's example stores the planes as they
-are, so nets see R, G, B here as there.
+A record is a byte of label and 3,072 bytes of image: the planes R, G, B of 32×32. Caffe's example stores the planes
+as they are, so nets see R, G, B here as there.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ RECORD = 1 + 3 * 32 * 32
 
 
 class Cifar10:
-    """50,000 rows from `data_batch_*.bin` in phase TRAIN, 10,000 from `test_batch.bin` in TEST; columns image, label."""
+    """50,000 rows from `data_batch_*.bin` in phase TRAIN, 10,000 from `test_batch.bin` in TEST; image and label."""
 
-    columns = (Column("image", "uint8", (3, 32, 32)), Column("label", "uint8", ()))
+    columns: tuple[Column, ...] = (Column("image", "uint8", (3, 32, 32)), Column("label", "uint8", ()))
 
     def __init__(self, path: str, phase: Phase) -> None:
         folder = existing_folder(path, "cifar10", CONTENT)

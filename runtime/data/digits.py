@@ -1,4 +1,4 @@
-"""`digits:`: the 1,797 handwritten digits that scikit-learn brings, 8×8 pixels of 0 to 16 (UCI's optdigits test set)."""
+"""`digits:`: the 1,797 handwritten digits that scikit-learn brings, 8×8 pixels of 0 to 16 (from UCI)."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ SPLIT_SEED = 1797
 class Digits:
     """1,437 rows for training and 360 for testing, split by a fixed shuffle; columns image (1, 8, 8) and label."""
 
-    columns = (Column("image", "uint8", (1, 8, 8)), Column("label", "uint8", ()))
+    columns: tuple[Column, ...] = (Column("image", "uint8", (1, 8, 8)), Column("label", "uint8", ()))
 
     def __init__(self, path: str, phase: Phase) -> None:
         if path:

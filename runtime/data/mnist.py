@@ -24,7 +24,7 @@ UNSIGNED_BYTE = 0x08
 
 
 class Mnist:
-    """`train-*` in phase TRAIN, `t10k-*` in TEST; columns image (1, 28, 28), 0 to 255 as Caffe's example has it, label."""
+    """`train-*` in phase TRAIN, `t10k-*` in TEST; columns image, (1, 28, 28) of 0 to 255, and label."""
 
     def __init__(self, path: str, phase: Phase) -> None:
         folder = existing_folder(path, "mnist", CONTENT)
@@ -39,7 +39,10 @@ class Mnist:
                 "they are not of one set, fetch both again"
             )
         self.rows = len(images)
-        self.columns = (Column("image", "uint8", (1, *images.shape[1:])), Column("label", "uint8", ()))
+        self.columns: tuple[Column, ...] = (
+            Column("image", "uint8", (1, *images.shape[1:])),
+            Column("label", "uint8", ()),
+        )
 
     def read(self, partition: int, partitions: int) -> Iterator[Columns]:
         """Reads as `base.Source` says."""
@@ -55,9 +58,7 @@ def _find(folder: pathlib.Path, prefix: str, what: str, axes: int) -> pathlib.Pa
     for candidate in names:
         if (folder / candidate).is_file():
             return (folder / candidate).absolute()
-    raise DataError(
-        f"mnist:{folder}: there is no {name} or {name}.gz in {folder.absolute()}; it should hold {CONTENT}"
-    )
+    raise DataError(f"mnist:{folder}: there is no {name} or {name}.gz in {folder.absolute()}; it should hold {CONTENT}")
 
 
 def read_idx(path: pathlib.Path, axes: int) -> npt.NDArray[np.uint8]:

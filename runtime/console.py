@@ -1,0 +1,118 @@
+"""Shows a run on the terminal: a live line where there is a terminal, plain lines where there is none."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .events import End, Event, Round, Snapshot, Start, Test
+
+
+class ConsoleReport:
+    """A sink of events that prints them; colours and width are rich's business, which heeds NO_COLOR and TERM."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self.live = self.console.is_terminal and not self.console.is_dumb_terminal
+        self._progress: Progress | None = None
+        self._metrics: Mapping[str, float] = {}
+        self._rows = 0
+        self._seconds = 0.0
+        self._averaging = 0.0
+        self._loss: float | None = None
+
+    @contextlib.contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Says on a terminal that `what` is going on, as long as the block runs."""
+        if not self.live:
+            yield
+            return
+        with self.console.status(what):
+            yield
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def __call__(self, event: Event) -> None:
+        """Shows `event`."""
+        match event:
+            case Start():
+                self._start(event)
+            case Round():
+                self._round(event)
+            case Test():
+                self._metrics = event.metrics
+                self.say(f"test after round {event.round}: {_metrics(event.metrics)} ({event.rows:,} rows)")
+            case Snapshot():
+                self.say(f"snapshot after round {event.round}: {event.files[0]}")
+            case End():
+                self._end(event)
+
+    def _start(self, start: Start) -> None:
+        self.say(
+            f"{start.model}: {start.parameters:,} parameters, {start.workers} workers × {start.tau} iterations a "
+            f"round, batch {start.batch}, seed {start.seed}, {start.master}"
+        )
+        self.say(f"train: {start.train}, {start.train_rows:,} rows")
+        if start.test is not None:
+            self.say(f"test: {start.test}, {start.test_rows:,} rows")
+        for note in start.notes:
+            self.say(note)
+        if self.live:
+            self._progress = Progress(
+                TextColumn("round {task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(compact=True),
+                console=self.console,
+                transient=True,
+            )
+            self._progress.add_task("first round", total=start.rounds, completed=start.round)
+            self._progress.start()
+
+    def _round(self, event: Round) -> None:
+        self._rows += event.rows
+        self._seconds += event.seconds
+        self._averaging += event.averaging * event.seconds
+        self._loss = event.loss
+        line = (
+            f"iteration {event.iteration:,}  loss {event.loss:.4g}  {event.rows / event.seconds:,.0f} images/s  "
+            f"averaging {event.averaging:.0%}"
+        )
+        if self._progress is None:
+            self.say(f"round {event.round}/{event.rounds}  {line}")
+        else:
+            metrics = "".join(f"  {name} {value:.4g}" for name, value in self._metrics.items())
+            task = self._progress.task_ids[0]
+            self._progress.update(task, completed=event.round, description=line + metrics)
+
+    def _end(self, end: End) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        if end.round == 0 and not end.files:
+            return
+        table = Table(show_header=False)
+        table.add_column(style="bold")
+        table.add_column(justify="right")
+        table.add_row("status", end.status)
+        table.add_row("rounds", f"{end.round:,}")
+        table.add_row("iterations", f"{end.iteration:,}")
+        table.add_row("time", f"{end.seconds:,.1f} s")
+        if self._seconds:
+            table.add_row("images/s", f"{self._rows / self._seconds:,.0f}")
+            table.add_row("averaging", f"{self._averaging / self._seconds:.1%}")
+        if self._loss is not None:
+            table.add_row("training loss", f"{self._loss:.4g}")
+        for name, value in end.metrics.items():
+            table.add_row(f"test {name}", f"{value:.4g}")
+        self.console.print(table)
+        for file in end.files:
+            self.say(f"wrote {file}")
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()) or "the net has no outputs of one number"

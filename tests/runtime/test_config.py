@@ -1,0 +1,83 @@
+"""Settings: the command line over the model's over the defaults, and every value that makes no sense."""
+
+import pytest
+
+from sparknet_dsl.errors import ClusterError, ModelError, SparkNetError, UsageError
+from sparknet_dsl.proto import caffe_pb2, sparknet_pb2
+from sparknet_dsl.runtime.config import RunConfig, cores, slots
+
+SOLVER = caffe_pb2.SolverParameter(max_iter=1001)
+
+
+def test_defaults():
+    config = RunConfig.resolve(None, SOLVER)
+    assert (config.workers, config.tau, config.rounds, config.max_iter) == (2, 50, 21, 1001)
+    assert (config.master, config.momentum, config.test_every, config.snapshot_every) == ("local[2,4]", "AVERAGE", 5, 0)
+    assert str(config.snapshot_dir) == "snapshots"
+    assert 0 <= config.seed < 2**31
+
+
+def test_the_command_line_wins_over_the_model_and_the_model_over_the_defaults():
+    spark = sparknet_pb2.SparkParameter(
+        tau=10, workers=3, rounds=7, seed=4, momentum="LOCAL", test_every=2, snapshot_every=1
+    )
+    config = RunConfig.resolve(spark, SOLVER)
+    assert (config.workers, config.tau, config.rounds, config.seed) == (3, 10, 7, 4)
+    assert (config.momentum, config.test_every, config.snapshot_every) == ("LOCAL", 2, 1)
+    assert config.max_iter is None  # rounds that were asked for are run whole
+    config = RunConfig.resolve(spark, SOLVER, workers=1, tau=20, rounds=2, seed=9, snapshot_dir="/s", train="digits:")
+    assert (config.workers, config.tau, config.rounds, config.seed, config.train) == (1, 20, 2, 9, "digits:")
+    assert str(config.snapshot_dir) == "/s"
+
+
+def test_the_solvers_seed_is_taken_where_nothing_else_is_said():
+    assert RunConfig.resolve(None, caffe_pb2.SolverParameter(max_iter=1, random_seed=17)).seed == 17
+
+
+@pytest.mark.parametrize(
+    ("spark", "solver", "given", "error", "message"),
+    [
+        ({}, {}, {"workers": 0}, UsageError, "--workers 0"),
+        ({}, {}, {"tau": -1}, UsageError, "--tau -1"),
+        ({}, {}, {"rounds": 0}, UsageError, "--rounds 0"),
+        ({}, {}, {"seed": -2}, UsageError, "--seed -2"),
+        ({}, {}, {"weights": "x", "resume": True}, UsageError, "give one of them"),
+        ({"tau": 0}, {}, {}, ModelError, r"spark \(tau=0\)"),
+        ({"workers": -1}, {}, {}, ModelError, r"spark \(workers=-1\)"),
+        ({"test_every": -1}, {}, {}, ModelError, r"spark \(test_every=-1\)"),
+        ({"seed": -1}, {}, {}, ModelError, r"spark \(seed=-1\)"),
+        ({}, {"max_iter": 0}, {}, ModelError, "no max_iter: give it one, or say --rounds N"),
+        ({}, {"lr_policy": "poly"}, {"rounds": 21}, UsageError, "run past max_iter"),
+        ({}, {}, {"master": "local[2]", "workers": 3}, ClusterError, r"local\[2\] has 2: say --workers 2"),
+        ({}, {}, {"master": "local-cluster[2,1,512]", "workers": 3}, ClusterError, "has 2"),
+    ],
+)
+def test_values_that_make_no_sense(spark, solver, given, error, message):
+    with pytest.raises(error, match=message) as caught:
+        RunConfig.resolve(
+            sparknet_pb2.SparkParameter(**spark), caffe_pb2.SolverParameter(**{"max_iter": 1001, **solver}), **given
+        )
+    assert isinstance(caught.value, SparkNetError)
+    assert caught.value.exit_code == {UsageError: 2, ModelError: 1, ClusterError: 3}[error]
+
+
+@pytest.mark.parametrize(
+    ("master", "expected"),
+    [
+        ("local", 1),
+        ("local[3]", 3),
+        ("local[3,4]", 3),
+        ("local[*]", cores()),
+        ("local-cluster[2,3,1024]", 6),
+        ("spark://host:7077", None),
+        ("yarn", None),
+    ],
+)
+def test_slots(master, expected):
+    assert slots(master) == expected
+
+
+def test_local_masters_try_a_lost_task_again():
+    assert RunConfig.resolve(None, SOLVER, master="local[5]").master == "local[5,4]"
+    assert RunConfig.resolve(None, SOLVER, master="local[5,1]").master == "local[5,1]"
+    assert RunConfig.resolve(None, SOLVER, master="local", workers=1).master == "local[1,4]"

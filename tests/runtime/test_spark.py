@@ -1,0 +1,236 @@
+"""Functions run on partitions through a real Spark, and what is left of them: nothing."""
+
+import gc
+import os
+import pathlib
+import resource
+import signal
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pyspark import cloudpickle
+
+from sparknet_dsl.errors import ClusterError, LayerError
+from sparknet_dsl.runtime.data import Column
+from sparknet_dsl.runtime.shards import local_folder
+from sparknet_dsl.runtime.spark import Cluster, Own, check_java
+
+# Workers do not have this file.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class Counting:
+    """A source of 10 numbers that writes down each reading of a part."""
+
+    rows = 10
+    columns = (Column("number", "int64", ()),)
+
+    def __init__(self, log: pathlib.Path) -> None:
+        self.log = log
+
+    def read(self, partition, partitions):
+        with self.log.open("a") as file:
+            file.write(f"{partition}\n")
+        yield {"number": np.arange(10)[partition::partitions]}
+
+
+@pytest.fixture
+def cluster(spark):
+    with Cluster("", 3, spark.context) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def rows(cluster, tmp_path):
+    return cluster.rows("numbers", Counting(tmp_path / "readings"))
+
+
+def numbers(shard, partition, *arguments):
+    return shard.columns["number"].tolist(), partition, *arguments
+
+
+def broadcasts_left(context) -> list[str]:
+    """Files of Python's broadcasts, and blocks that Java still holds for them."""
+    files = [str(path) for path in pathlib.Path(context._temp_dir).iterdir()]
+    manager = context._jvm.org.apache.spark.SparkEnv.get().blockManager()
+    return [*files, *(["blocks in memory"] if manager.memoryStore().memoryUsed() > 2_000_000 else [])]
+
+
+def test_results_come_in_the_partitions_order(cluster, rows):
+    results = cluster.each(rows, numbers, "shared", Own(["a", "b", "c"]))
+    assert results == [
+        ([0, 3, 6, 9], 0, "shared", "a"),
+        ([1, 4, 7], 1, "shared", "b"),
+        ([2, 5, 8], 2, "shared", "c"),
+    ]
+
+
+def test_rows_are_read_once_and_again_when_they_are_lost(cluster, rows, tmp_path):
+    def lose(shard, partition):
+        import shutil
+
+        shutil.rmtree(local_folder() / f"sparknet-{run}", ignore_errors=True)
+
+    run = cluster.run
+    first = cluster.each(rows, numbers)
+    assert cluster.each(rows, numbers) == first
+    assert sorted((tmp_path / "readings").read_text().split()) == ["0", "1", "2"]
+    cluster.each(rows, lose)
+    assert cluster.each(rows, numbers) == first
+    assert len((tmp_path / "readings").read_text().split()) >= 6
+
+
+def test_shards_lie_in_sparks_directory_and_go_with_the_run(spark, tmp_path):
+    def shards(shard, partition):
+        return [str(path) for path in local_folder().glob("sparknet-*")]
+
+    with Cluster("", 2, spark.context) as cluster:
+        rows = cluster.rows("numbers", Counting(tmp_path / "readings"))
+        (here, *_) = cluster.each(rows, shards)
+        mine = [path for path in here if cluster.run in path]
+        assert len(mine) == 1
+        assert "blockmgr" in mine[0]
+    assert not pathlib.Path(mine[0]).exists()
+
+
+def test_an_error_of_ours_comes_back_as_it_is_from_a_single_attempt(cluster, rows, tmp_path):
+    def fail(shard, partition, values):
+        with (tmp_path / "attempts").open("a") as file:
+            file.write(f"{partition}\n")
+        if partition == 1:
+            raise LayerError("conv1", "Convolution", "no such kernel")
+
+    with pytest.raises(LayerError, match=r"layer `conv1` \(Convolution\): no such kernel"):
+        cluster.each(rows, fail, np.zeros(10))
+    assert sorted((tmp_path / "attempts").read_text().split()) == ["0", "1", "2"]
+    assert broadcasts_left(cluster.context) == []
+
+
+def test_any_other_error_is_one_line_about_the_cluster(cluster, rows):
+    def fail(shard, partition, values):
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ClusterError) as caught:
+        cluster.each(rows, fail, np.zeros(10))
+    assert "ZeroDivisionError: a bug" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert broadcasts_left(cluster.context) == []
+
+
+def test_a_lost_process_is_replaced_and_the_result_is_the_same(cluster, rows, tmp_path):
+    def once_killed(shard, partition, values):
+        marker = tmp_path / f"killed-{partition}"
+        if partition == 1 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return float((values * shard.columns["number"].sum()).sum())
+
+    values = np.ones(3)
+    assert cluster.each(rows, once_killed, values) == [54.0, 36.0, 45.0]
+    assert (tmp_path / "killed-1").exists()
+
+
+def test_processes_and_what_they_keep_live_on(cluster, rows):
+    def pid(shard, partition):
+        return os.getpid()
+
+    before = {pid for _ in range(3) for pid in cluster.each(rows, pid)}
+    after = {pid for _ in range(3) for pid in cluster.each(rows, pid)}
+    assert before & after
+
+
+def test_nothing_is_left_of_200_rounds(cluster, rows):
+    weights = np.zeros(250_000, np.float32)
+
+    def round_(shard, partition, weights, own):
+        return weights + 1
+
+    def one():
+        return cluster.each(rows, round_, weights, Own([weights] * 3))
+
+    for _ in range(20):
+        one()
+    gc.collect()
+    before = resident(os.getpid())
+    for _ in range(180):
+        one()
+    gc.collect()
+    assert broadcasts_left(cluster.context) == []
+    # 180 rounds sent 720 MB and gave back 540 MB.
+    assert resident(os.getpid()) - before < 30_000_000
+
+
+def resident(pid: int) -> int:
+    pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def test_more_workers_than_slots(spark):
+    with pytest.raises(ClusterError, match=r"5 workers need 5 slots at a time, but local\[4,4\] has 4"):
+        Cluster("", 5, spark.context)
+
+
+def test_workers_do_not_see_the_working_directory(cluster, rows):
+    def path(shard, partition):
+        return sys.path, sys.flags.safe_path, sys.executable
+
+    found, safe, executable = cluster.each(rows, path)[0]
+    assert "" not in found
+    assert safe
+    assert executable == sys.executable
+
+
+def fake_java(folder: pathlib.Path, version: str) -> str:
+    java = folder / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text(f"#!/bin/sh\necho '{version}' >&2\n")
+    java.chmod(java.stat().st_mode | stat.S_IXUSR)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ('openjdk version "1.8.0_392"', "is Java 8. Spark needs Java 17 or newer"),
+        ('openjdk version "11.0.21" 2023-10-17', "is Java 11. Spark needs"),
+        ("Segmentation fault", "does not say its version"),
+    ],
+)
+def test_an_old_java(tmp_path, monkeypatch, version, message):
+    monkeypatch.setenv("JAVA_HOME", fake_java(tmp_path, version))
+    with pytest.raises(ClusterError, match=message):
+        check_java()
+
+
+@pytest.mark.parametrize("version", ['openjdk version "17.0.15" 2025-04-15', 'java version "25" 2025-09-16 LTS'])
+def test_a_good_java(tmp_path, monkeypatch, version):
+    monkeypatch.setenv("JAVA_HOME", fake_java(tmp_path, version))
+    check_java()
+
+
+def test_no_java(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(ClusterError, match=r"JAVA_HOME is .* but there is no bin/java\. Spark needs Java 17"):
+        check_java()
+    monkeypatch.delenv("JAVA_HOME")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ClusterError, match=r"no java on PATH\. .*apt install openjdk-17-jre-headless") as caught:
+        check_java()
+    assert "\n" not in str(caught.value)
+
+
+def test_spark_keeps_its_noise_to_itself(tmp_path):
+    program = (
+        "from sparknet_dsl.runtime.spark import Cluster\n"
+        "with Cluster('local[1]', 1) as cluster:\n"
+        "    print(cluster.context.parallelize(range(10), 1).sum())\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, env=environment, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "45\n", "")
+    assert list(tmp_path.glob("sparknet-spark-*")) == []
