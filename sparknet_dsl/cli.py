@@ -1,0 +1,191 @@
+"""The commands: arguments only. What they need is imported when they run, so that `--help` is quick."""
+
+import sys
+
+import click
+
+_VERSION = {"package_name": "sparknet-dsl", "message": "%(prog)s %(version)s"}
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+def _defines(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """-D name=value, as a dictionary."""
+    result: dict[str, str] = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not equals or not name.isidentifier():
+            raise click.BadParameter(f"{item!r} is not of the form name=value")
+        result[name] = value
+    return result
+
+
+_define_option = click.option(
+    "-D",
+    "defines",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_defines,
+    help="Give the model's `option NAME` a value; repeatable.",
+)
+
+
+def _explain(context: click.Context, parameter: click.Parameter, code: str | None) -> None:
+    if code is None or context.resilient_parsing:
+        return
+    from .explain import explain
+
+    text = explain(code)
+    if text is None:
+        raise click.BadParameter(f"no diagnostic has the code {code}")
+    click.echo(text)
+    context.exit(0)
+
+
+@click.command(context_settings=_CONTEXT)
+@click.argument("model", type=click.Path())
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    default=".",
+    metavar="DIR",
+    help="Where to write; made if it is not there.  [default: the working directory]",
+)
+@_define_option
+@click.option(
+    "--keep-data-layers",
+    is_flag=True,
+    help="Keep Caffe's data layers (Data, ImageData, ...) instead of replacing them by Input layers that Spark feeds.",
+)
+@click.option(
+    "--explain",
+    metavar="CODE",
+    is_eager=True,
+    expose_value=False,
+    callback=_explain,
+    help="Explain a diagnostic, S104 for example, and leave.",
+)
+@click.version_option(**_VERSION)
+def compile_command(model: str, folder: str, defines: dict[str, str], keep_data_layers: bool) -> None:
+    r"""Compile MODEL to Caffe's text format and show its layers.
+
+    MODEL is a .snet file, or a net or solver of Caffe's (.prototxt or binary). Into DIR go MODEL.prototxt and, where
+    the model has them, MODEL_solver.prototxt, MODEL_deploy.prototxt and MODEL_spark.prototxt (the averaging loop).
+
+    \b
+    Examples:
+      sparknet-compile lenet.snet
+      sparknet-compile lenet.snet -o build -D batch=32
+      sparknet-compile lenet_train_test.prototxt -o build
+
+    Exit status: 0 done, 1 the model is wrong or a file cannot be written, 2 the command line is wrong.
+    """
+    sys.exit(_compile(model, folder, defines, keep_data_layers))
+
+
+def _compile(model: str, folder: str, defines: dict[str, str], keep_data_layers: bool) -> int:
+    from .errors import ModelError, SparkNetError
+
+    try:
+        import pathlib
+
+        from .compile import compile_file
+        from .diagnostics import render_diagnostics
+        from .emit import write_model
+        from .table import print_table
+
+        compiled = compile_file(model, defines=defines, keep_data_layers=keep_data_layers)
+        if compiled.diagnostics:
+            click.echo(render_diagnostics(compiled.diagnostics, color=_color()), err=True)
+        written = write_model(compiled, folder, pathlib.Path(model).stem)
+        print_table(compiled)
+        click.echo("wrote " + ", ".join(str(path) for path in written))
+    except ModelError as error:
+        if error.diagnostics:
+            click.echo(render_diagnostics(error.diagnostics, color=_color()), err=True)
+        else:
+            click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except SparkNetError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `sparknet-compile ... | head`: the files are written, the reader has seen enough
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _color() -> bool:
+    import os
+
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ
+
+
+@click.command(context_settings=_CONTEXT)
+@click.argument("model", type=click.Path())
+@click.option("--workers", type=click.INT, help="Workers, each with one part of the data.  [default: the model's]")
+@click.option("--master", metavar="URL", help="Spark's master.  [default: local[WORKERS]]")
+@click.option("--train", metavar="SRC", help="Training data, such as mnist:DIR; overrides the model's.")
+@click.option("--test", metavar="SRC", help="Test data; overrides the model's.")
+@click.option("--tau", type=click.INT, help="Iterations of each worker between two averages.  [default: the model's]")
+@click.option("--rounds", type=click.INT, help="Rounds to run.  [default: the model's, else max_iter / tau]")
+@click.option("--seed", type=click.INT, help="Seed of everything random.  [default: the model's]")
+@click.option("--snapshot-dir", metavar="DIR", help="Where snapshots go.  [default: snapshot_prefix of the solver]")
+@click.option("--weights", metavar="FILE", help="Start from the weights in a .caffemodel.")
+@click.option("--resume", is_flag=True, help="Go on from the newest snapshot.")
+@_define_option
+@click.option("--json", metavar="FILE", help="Write one event per line (start, round, test, snapshot, end) to FILE.")
+@click.version_option(**_VERSION)
+def run_command(
+    model: str,
+    workers: int | None,
+    master: str | None,
+    train: str | None,
+    test: str | None,
+    tau: int | None,
+    rounds: int | None,
+    seed: int | None,
+    snapshot_dir: str | None,
+    weights: str | None,
+    resume: bool,
+    defines: dict[str, str],
+    json: str | None,
+) -> None:
+    r"""Train MODEL on Spark: every worker runs TAU steps on its part of the data, the weights are averaged, again.
+
+    MODEL is a .snet file with a net and a solver, or a solver of Caffe's (.prototxt). Data sources: digits:, mnist:DIR,
+    cifar10:DIR.
+
+    \b
+    Examples:
+      sparknet-run digits.snet
+      sparknet-run lenet.snet --workers 4 --train mnist:data/mnist --test mnist:data/mnist
+      sparknet-run lenet_solver.prototxt --train mnist:data/mnist --test mnist:data/mnist --tau 20
+
+    Exit status: 0 done, 1 the model or the data is wrong, 2 the command line is wrong, 3 the cluster failed,
+    130 interrupted.
+    """
+    try:
+        from .runtime.app import main
+
+        status = main(
+            model,
+            workers=workers,
+            master=master,
+            train=train,
+            test=test,
+            tau=tau,
+            rounds=rounds,
+            seed=seed,
+            snapshot_dir=snapshot_dir,
+            weights=weights,
+            resume=resume,
+            defines=defines,
+            json=json,
+        )
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)

@@ -1,0 +1,344 @@
+"""The compiler: a file's text through a row of passes to the messages that Caffe, the engine and Spark work with."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from . import ast, check, expand, graph, prototxt, resolve, settings, variants
+from .diagnostics import Diagnostic, Diagnostics, Failed, Source, Span
+from .layers import Network
+from .parse import parse
+from .proto import caffe_pb2, sparknet_pb2
+
+if TYPE_CHECKING:
+    from .caffe_ext import NetReport
+
+MAX_SOLVER_DEPTH = 8
+
+
+@dataclass
+class Model:
+    """A compiled model.
+
+    `net` is what Caffe users call train_val: both phases in one message. `deploy` exists where the model marks a layer
+    @deploy. `solver.net` is the path that its author wrote, or absent: `net` is what it trains. `diagnostics` holds
+    warnings; `reports` the engine's dry run (shapes, parameters, multiply-adds) by phase: TRAIN, TEST, DEPLOY.
+    """
+
+    name: str
+    net: caffe_pb2.NetParameter
+    deploy: caffe_pb2.NetParameter | None = None
+    solver: caffe_pb2.SolverParameter | None = None
+    spark: sparknet_pb2.SparkParameter | None = None
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    reports: dict[str, NetReport] = field(default_factory=dict)
+    path: pathlib.Path | None = None
+    keeps_data_layers: bool = False
+
+
+def compile_file(
+    path: str | os.PathLike[str],
+    *,
+    defines: Mapping[str, str] | None = None,
+    keep_data_layers: bool = False,
+    data_shapes: variants.DataShapes | None = None,
+) -> Model:
+    """Compiles a `.snet` file, or a net or solver in Caffe's text or binary format.
+
+    `defines` gives values to the file's options. Data layers become Input layers that are fed at run time, unless they
+    are to be kept; `data_shapes` then supplies, by phase, the shape of one row of each top (no batch axis), for layers
+    that do not state it. Raises ModelError, which carries everything found wrong.
+    """
+    file = pathlib.Path(path)
+    state = _State(file, dict(defines or {}), keep_data_layers, data_shapes)
+    try:
+        data = prototxt.read_bytes(file, state.diagnostics)
+        if file.suffix == ".snet":
+            text = prototxt.decode(data)
+            if text is None:
+                raise state.diagnostics.fail("S005", f"{file} is no text in UTF-8")
+            return _run(SNET_PASSES, state, Source(str(file), text))
+        return _run(CAFFE_PASSES, state, Source(str(file), ""))
+    except Failed:
+        state.diagnostics.raise_errors()
+        raise
+
+
+def compile_text(
+    text: str,
+    name: str = "<text>",
+    *,
+    defines: Mapping[str, str] | None = None,
+    keep_data_layers: bool = False,
+    data_shapes: variants.DataShapes | None = None,
+) -> Model:
+    """Compiles a text in the `.snet` language; `name` is what messages call it. Otherwise as compile_file."""
+    state = _State(None, dict(defines or {}), keep_data_layers, data_shapes)
+    return _run(SNET_PASSES, state, Source(name, text))
+
+
+def load(path: str | os.PathLike[str], *, defines: Mapping[str, str] | None = None) -> Model:
+    """A model as its author wrote it, Caffe's data layers included; raises ModelError."""
+    return compile_file(path, defines=defines, keep_data_layers=True)
+
+
+# Passes
+
+
+@dataclass
+class _State:
+    """What the passes hand on."""
+
+    path: pathlib.Path | None
+    defines: dict[str, str]
+    keep_data_layers: bool
+    data_shapes: variants.DataShapes | None
+    diagnostics: Diagnostics = field(default_factory=Diagnostics)
+    source: Source = Source("", "")
+    tree: ast.File | None = None
+    program: resolve.Program | None = None
+    network: Network | None = None
+    own_net: bool = True  # the net stands in the file itself
+    solver: caffe_pb2.SolverParameter | None = None
+    solver_span: Span | None = None
+    solver_fields: dict[str, Span] = field(default_factory=dict)
+    spark: sparknet_pb2.SparkParameter | None = None
+    net: caffe_pb2.NetParameter = field(default_factory=caffe_pb2.NetParameter)
+    deploy: caffe_pb2.NetParameter | None = None
+    reports: dict[str, NetReport] = field(default_factory=dict)
+    importing: tuple[pathlib.Path, ...] = ()
+
+    @property
+    def strict(self) -> bool:
+        """Whether a person wrote the net in the language: then what Caffe lets pass is an error here."""
+        return self.tree is not None and self.own_net
+
+
+_Pass = Callable[[_State], None]
+
+
+def _run(passes: tuple[_Pass, ...], state: _State, source: Source) -> Model:
+    state.source = source
+    for one in passes:
+        try:
+            one(state)
+        except Failed:
+            break
+    state.diagnostics.raise_errors()
+    name = state.net.name or (state.path.stem if state.path else "model")
+    return Model(
+        name,
+        state.net,
+        state.deploy,
+        state.solver,
+        state.spark,
+        state.diagnostics.sorted(),
+        state.reports,
+        state.path,
+        state.keep_data_layers,
+    )
+
+
+def _parse(state: _State) -> None:
+    state.tree = parse(state.source, state.diagnostics)
+
+
+def _resolve(state: _State) -> None:
+    assert state.tree is not None
+    state.program = resolve.resolve(
+        state.tree, state.path, state.defines, lambda path: _import_blocks(path, state), state.diagnostics
+    )
+    if not (state.program.nets or state.program.solvers or state.diagnostics.has_errors):
+        raise state.diagnostics.fail(
+            "S404", f"{state.source.name} defines no net and no solver: there is nothing to compile"
+        )
+
+
+def _import_blocks(path: pathlib.Path, state: _State) -> Mapping[str, resolve.BlockDefinition]:
+    """The blocks of an imported file, whose own imports are read in turn."""
+    resolved = path.resolve()
+    if resolved in state.importing or (state.path and resolved == state.path.resolve()):
+        raise state.diagnostics.fail("S115", f"{path} imports itself")
+    if len(state.importing) >= resolve.MAX_IMPORTS:
+        raise state.diagnostics.fail("S115", f"more than {resolve.MAX_IMPORTS} imports inside each other")
+    text = prototxt.decode(prototxt.read_bytes(path, state.diagnostics))
+    if text is None:
+        raise state.diagnostics.fail("S005", f"{path} is no text in UTF-8")
+    inner = _State(path, {}, True, None, state.diagnostics, importing=(*state.importing, resolved))
+    tree = parse(Source(str(path), text), state.diagnostics)
+    program = resolve.resolve(tree, path, {}, lambda other: _import_blocks(other, inner), state.diagnostics)
+    return program.blocks
+
+
+def _expand(state: _State) -> None:
+    assert state.program is not None
+    state.network = expand.expand(state.program, lambda base: _load_net(base, state), state.diagnostics)
+
+
+def _load_net(base: ast.Constant, state: _State) -> tuple[caffe_pb2.NetParameter, pathlib.Path]:
+    path = resolve.inside(state.path, base, state.diagnostics)
+    return prototxt.read_as(path, caffe_pb2.NetParameter, state.diagnostics), path
+
+
+def _load_solver(base: ast.Constant, state: _State) -> tuple[caffe_pb2.SolverParameter, pathlib.Path]:
+    path = resolve.inside(state.path, base, state.diagnostics)
+    return prototxt.read_as(path, caffe_pb2.SolverParameter, state.diagnostics), path
+
+
+def _settings(state: _State) -> None:
+    program = state.program
+    assert program is not None
+    if program.solvers:
+        node, scope = program.solvers[0]
+        state.solver_span = Span(node.span.source, node.span.start, node.span.start + len("solver"))
+        made = settings.solver_of(
+            node, scope, lambda base: _load_solver(base, state), state.network is not None, state.diagnostics
+        )
+        if made is not None:
+            state.solver, state.solver_fields = made
+    if program.sparks:
+        state.spark = settings.spark_of(*program.sparks[0], state.diagnostics)
+    if state.network is None:
+        _net_of_solver(state)
+
+
+def _read_caffe(state: _State) -> None:
+    """A net or a solver in Caffe's own format."""
+    assert state.path is not None
+    for name in state.defines:
+        state.diagnostics.error("S112", f"-D {name}: {state.path} has no options")
+    message, source = prototxt.read(state.path, state.diagnostics)
+    state.source = source
+    if isinstance(message, caffe_pb2.NetParameter):
+        state.network = _network_of(message, source)
+        return
+    assert isinstance(message, caffe_pb2.SolverParameter)
+    state.solver = message
+    _net_of_solver(state)
+
+
+def _network_of(message: caffe_pb2.NetParameter, source: Source) -> Network:
+    layers = expand.layers_of(message, None)
+    at = 0
+    for layer in layers:  # messages about a layer show the line with its name
+        quoted = f'"{layer.message.name}"'
+        found = source.text.find(quoted, at) if layer.message.name else -1
+        if found >= 0:
+            layer.span = Span(source, found, found + len(quoted))
+            at = found + 1
+    net = caffe_pb2.NetParameter()
+    net.CopyFrom(message)
+    del net.layer[:]
+    return Network(net, layers, None)
+
+
+def _net_of_solver(state: _State) -> None:
+    """The net that a solver trains, from the files that it names."""
+    solver = state.solver
+    if solver is None:
+        return
+    state.own_net = False
+    if solver.HasField("net_param"):
+        state.network = _network_of(solver.net_param, Source("net_param", ""))
+    elif solver.HasField("train_net_param"):
+        test = solver.test_net_param[0] if solver.test_net_param else solver.train_net_param
+        state.network = _network_of(prototxt.merge_phases(solver.train_net_param, test), Source("train_net_param", ""))
+    elif solver.HasField("net"):
+        state.network = _named_net(solver.net, "net", state)
+    elif solver.HasField("train_net"):
+        train = _named_net(solver.train_net, "train_net", state)
+        test_network = _named_net(solver.test_net[0], "test_net", state) if solver.test_net else train
+        merged = prototxt.merge_phases(_message_of(train), _message_of(test_network))
+        state.network = _network_of(merged, Source(solver.train_net, ""))
+    else:
+        place = state.solver_span or Span(state.source, 0, 0)
+        raise state.diagnostics.fail(
+            "S404", "the solver names no net", place, 'write net="…", or put the net into the same file'
+        )
+
+
+def _named_net(named: str, kind: str, state: _State) -> Network:
+    base = state.path or pathlib.Path("solver")
+    found = prototxt.resolve_net_path(base, named)
+    if found is None:
+        tried = list(dict.fromkeys([named, str(base.parent / named), str(base.parent / pathlib.Path(named).name)]))
+        found_at = state.source.text.find(f'"{named}"')
+        span = state.solver_fields.get(kind)
+        if span is None and found_at >= 0:
+            span = Span(state.source, found_at, found_at + len(named) + 2)
+        raise state.diagnostics.fail(
+            "S404", f'the solver\'s {kind} "{named}" is not there', span, notes=[f"looked for {path}" for path in tried]
+        )
+    if found.suffix == ".snet":
+        inner = compile_file(found, keep_data_layers=True)
+        return _network_of(inner.net, Source(str(found), ""))
+    message, source = prototxt.read(found, state.diagnostics)
+    if not isinstance(message, caffe_pb2.NetParameter):
+        raise state.diagnostics.fail("S404", f"{found} holds no net")
+    return _network_of(message, source)
+
+
+def _message_of(network: Network) -> caffe_pb2.NetParameter:
+    net = caffe_pb2.NetParameter()
+    net.CopyFrom(network.message)
+    net.layer.extend(layer.message for layer in network.layers)
+    return net
+
+
+def _feed(state: _State) -> None:
+    if state.network is not None:
+        variants.feed_from_rdd(state.network, state.data_shapes, state.keep_data_layers, state.diagnostics)
+
+
+def _graph(state: _State) -> None:
+    if state.network is not None:
+        graph.check_graph(state.network, state.diagnostics, strict=state.strict)
+
+
+def _emit_net(state: _State) -> None:
+    if state.network is None:
+        raise Failed
+    state.net.CopyFrom(state.network.message)
+    state.net.layer.extend(layer.message for layer in state.network.layers if layer.in_net)
+
+
+def _dry_run(state: _State) -> None:
+    network = state.network
+    assert network is not None
+    layers = [layer for layer in network.layers if layer.in_net]
+    check.check_param_counts(network, state.reports, state.diagnostics)
+    for phase in check.phases_of(network) or ["TRAIN"]:
+        shapes = check.source_shapes(layers, phase)
+        report = check.dry_run(state.net, layers, phase, state.diagnostics, shapes)
+        check.check_assertions(network, report, phase, state.diagnostics)
+        state.reports[phase] = report
+
+
+def _deploy(state: _State) -> None:
+    network = state.network
+    assert network is not None
+    if not any(layer.in_deploy for layer in network.layers) or state.diagnostics.has_errors:
+        return
+    if state.keep_data_layers:
+        # The deploy variant never reads a database: an Input takes the place of every data layer.
+        variants.feed_from_rdd(network, state.data_shapes, False, state.diagnostics)
+    layers = variants.deploy_layers(network)
+    state.deploy = variants.deploy_net(network, layers)
+    state.reports["DEPLOY"] = check.dry_run(state.deploy, layers, "TEST", state.diagnostics)
+
+
+def _check_solver(state: _State) -> None:
+    if state.solver is None or state.network is None:
+        return
+    span = state.solver_span or (Span(state.source, 0, 0) if state.source.text else None)
+    has_test = bool(state.solver.test_net or state.solver.test_net_param or "TEST" in check.phases_of(state.network))
+    settings.check_solver(state.solver, span, state.solver_fields, has_test, state.diagnostics)
+
+
+_CHECKS: tuple[_Pass, ...] = (_feed, _graph, _emit_net, _dry_run, _deploy, _check_solver)
+SNET_PASSES: tuple[_Pass, ...] = (_parse, _resolve, _expand, _settings, *_CHECKS)
+CAFFE_PASSES: tuple[_Pass, ...] = (_read_caffe, *_CHECKS)

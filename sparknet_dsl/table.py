@@ -1,0 +1,94 @@
+"""The table of a model's layers: type, output shape, parameters, multiply-adds."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .compile import Model
+
+if TYPE_CHECKING:
+    from .caffe_ext import LayerReport
+
+_HEADINGS = ("layer", "type", "phase", "output", "parameters", "multiply-adds")
+
+
+def rows(model: Model) -> list[tuple[str, str, str, str, int, int]]:
+    """One row for each layer of the net: name, type, phase (empty: all), output shape, parameters, multiply-adds."""
+    seen: dict[int, tuple[LayerReport, list[str]]] = {}
+    phases = [phase for phase in ("TRAIN", "TEST") if phase in model.reports]
+    for phase in phases:
+        for report in model.reports[phase].layers:
+            if report.index >= 0:
+                seen.setdefault(report.index, (report, []))[1].append(phase)
+    result = []
+    for index in sorted(seen):
+        report, where = seen[index]
+        shapes = ", ".join(dims(shape) for shape in report.top_shapes) or "-"
+        count = sum(math.prod(shape) for shape in report.param_shapes)
+        only = "" if len(where) == len(phases) else where[0]
+        result.append((report.name, report.type, only, shapes, count, report.multiply_adds))
+    return result
+
+
+def totals(model: Model) -> tuple[int, int]:
+    """Parameters (shared ones once) and multiply-adds of one training batch's forward pass."""
+    phase = "TRAIN" if "TRAIN" in model.reports else next(iter(model.reports), None)
+    if phase is None:
+        return 0, 0
+    shared: set[str] = set()
+    parameters = work = 0
+    for report in model.reports[phase].layers:
+        work += report.multiply_adds
+        specs = model.net.layer[report.index].param if report.index >= 0 else []
+        for index, shape in enumerate(report.param_shapes):
+            name = specs[index].name if index < len(specs) else ""
+            if name and name in shared:
+                continue
+            shared.add(name)
+            parameters += math.prod(shape)
+    return parameters, work
+
+
+def dims(shape: Sequence[int] | None) -> str:
+    """A shape as people write it: 64×20×24×24; `?` where it is not known."""
+    if shape is None:
+        return "?"
+    return "×".join(str(dim) for dim in shape) or "scalar"
+
+
+def print_table(model: Model) -> None:
+    """Prints the table to standard output; in plain lines of any width where that is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    batch = _batch(model)
+    title = f"{model.name}, batches of {batch}" if batch else model.name
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right" if heading in _HEADINGS[4:] else "left", overflow="fold")
+    everything = rows(model)
+    for name, kind, phase, shape, parameters, work in everything:
+        table.add_row(*(Text(cell) for cell in (name, kind, phase, shape, number(parameters), number(work))))
+    parameters, work = totals(model)
+    table.add_section()
+    total = f"{len(everything)} layers"
+    table.add_row(*(Text(cell, style="bold") for cell in (total, "", "", "", number(parameters), number(work))))
+    console.print(table)
+
+
+def _batch(model: Model) -> int | None:
+    phase = next(iter(model.reports), None)
+    for report in model.reports[phase].layers if phase else []:
+        if not report.bottoms and report.top_shapes and report.top_shapes[0]:
+            return report.top_shapes[0][0]
+    return None
+
+
+def number(value: int) -> str:
+    """With separators; empty for none."""
+    return f"{value:,}" if value else ""
