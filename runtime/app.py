@@ -1,13 +1,15 @@
 """`sparknet-run`: from the command line's words to a finished run and an exit status."""
 
 import contextlib
+import os
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from .. import Model, compile_file
-from ..diagnostics import render_diagnostics
+from ..diagnostics import Diagnostic, render_diagnostics
 from ..errors import DataError, ModelError, SparkNetError
+from ..proto import caffe_pb2
 from .checkpoint import check_folder
 from .config import RunConfig
 from .console import ConsoleReport
@@ -70,14 +72,14 @@ def main(
                 resume=resume,
             )
             check_folder(config.snapshot_dir)
-            plan = _plan(pathlib.Path(model), compiled, config)
+            plan = _plan(model, compiled, solver, config)
             with contextlib.ExitStack() as spark:
                 with show.busy("starting Spark"):
                     cluster = spark.enter_context(Cluster(config.master, config.workers))
                 run(plan, config, cluster, report)
     except SparkNetError as error:
-        rendered = isinstance(error, ModelError) and error.diagnostics
-        print(error if rendered else f"error: {error}", file=sys.stderr)
+        diagnostics = error.diagnostics if isinstance(error, ModelError) else ()
+        print(_rendered(diagnostics) if diagnostics else f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -85,9 +87,13 @@ def main(
     return 0
 
 
+def _rendered(diagnostics: Iterable[Diagnostic]) -> str:
+    return render_diagnostics(diagnostics, color=sys.stderr.isatty() and "NO_COLOR" not in os.environ)
+
+
 def _compile(path: str, defines: Mapping[str, str], train: str | None, test: str | None) -> Model:
     """Compiles the model; its data layers take their shapes from the sources that the command line names."""
-    shapes = {}
+    shapes: dict[str, list[tuple[int, ...]]] = {}
     phases: dict[Phase, str | None] = {"TRAIN": train, "TEST": test}
     for phase, name in phases.items():
         if name is not None:
@@ -97,21 +103,19 @@ def _compile(path: str, defines: Mapping[str, str], train: str | None, test: str
             shapes[phase] = [columns[column] for column in asked or columns]
     model = compile_file(path, defines=defines, data_shapes=shapes or None)
     if model.diagnostics:
-        print(render_diagnostics(model.diagnostics, color=sys.stderr.isatty()), file=sys.stderr)
+        print(_rendered(model.diagnostics), file=sys.stderr)
     return model
 
 
-def _plan(path: pathlib.Path, model: Model, config: RunConfig) -> Plan:
+def _plan(path: str, model: Model, solver: caffe_pb2.SolverParameter, config: RunConfig) -> Plan:
     """Finds what feeds the net; raises DataError where nothing does, or has fewer rows than there are workers."""
-    solver = model.solver
-    if solver is None:
-        raise ModelError(f"{path} has no solver")
     train_net, test_net = phase_net(model.net, solver, "TRAIN"), phase_net(model.net, solver, "TEST")
     train = feed_net(train_net, "TRAIN", config.train)
     if train is None:
-        raise DataError(no_source(str(path), data_layers(train_net, "TRAIN"), "TRAIN"))
+        raise DataError(no_source(path, data_layers(train_net, "TRAIN"), "TRAIN"))
     if train.source.rows < config.workers:
         raise DataError(f"{train.uri} has {train.source.rows} rows, too few for {config.workers} workers")
     test = feed_net(test_net, "TEST", config.test)
-    notes = () if test else ("no tests: " + no_source(str(path), data_layers(test_net, "TEST"), "TEST"),)
-    return Plan(model.name or path.stem, path.parent, model.net, solver, train, test, notes)
+    notes = () if test else ("no tests: " + no_source(path, data_layers(test_net, "TEST"), "TEST"),)
+    file = pathlib.Path(path)
+    return Plan(model.name or file.stem, file.parent, model.net, solver, train, test, notes)

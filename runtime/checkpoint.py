@@ -122,7 +122,12 @@ def load(path: pathlib.Path, solver: caffe_ext.Solver, config: RunConfig) -> tup
             raise WeightsError(f"{files[2]} holds histories of shape {stacked.shape}, not of this net")
         histories = tuple(stacked)
     elif config.momentum != "RESET":
-        history = caffe_ext.read_history(files[1])
+        history = np.concatenate([values.ravel() for values in caffe_ext.read_state(files[1]).history])
+        if history.size != solver.flat_history.size:
+            raise WeightsError(
+                f"{files[1]} holds a history of {history.size:,} numbers, but this solver has one of "
+                f"{solver.flat_history.size:,}"
+            )
         histories = (history,) * (config.workers if config.momentum == "LOCAL" else 1)
     state = State(settings["round"], settings["iteration"], solver.net.flat_data.copy(), histories)
     return state, dataclasses.replace(config, seed=settings["seed"])

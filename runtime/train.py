@@ -276,7 +276,8 @@ class _Means:
     def _find(self, feed: Feed) -> Array:
         for path in (pathlib.Path(feed.mean_file), self.plan.folder / feed.mean_file):
             if path.is_file():
-                return caffe_ext.read_mean(path)
+                found: Array = caffe_ext.read_mean(path)
+                return found
         if feed.column not in (column.name for column in self.rows.source.columns):
             raise DataError(
                 f"{feed.mean_file} does not exist, and the training data has no column `{feed.column}` to "

@@ -1,0 +1,282 @@
+"""The whole loop on a real Spark with the real engine: averages, snapshots, resuming, means, divergence, memory."""
+
+import dataclasses
+import gc
+import json
+import os
+import pathlib
+import resource
+import sys
+
+import numpy as np
+import pytest
+import small_nets
+from pyspark import cloudpickle
+from small_nets import SmallSource, small_net, small_rows, small_solver
+
+from sparknet_dsl import caffe_ext
+from sparknet_dsl.errors import DataError, DivergedError, WeightsError
+from sparknet_dsl.proto import caffe_pb2
+from sparknet_dsl.runtime import feeds, train, worker
+from sparknet_dsl.runtime.average import mean
+from sparknet_dsl.runtime.batches import batch_rows
+from sparknet_dsl.runtime.config import RunConfig
+from sparknet_dsl.runtime.events import Round, Snapshot, Start, Test
+from sparknet_dsl.runtime.spark import Cluster
+from sparknet_dsl.runtime.train import Plan, Result
+
+# Workers do not have these files.
+cloudpickle.register_pickle_by_value(small_nets)
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+CONFIG = RunConfig(
+    workers=2,
+    master="",
+    tau=3,
+    rounds=4,
+    max_iter=None,
+    test_every=2,
+    snapshot_every=0,
+    momentum="AVERAGE",
+    seed=11,
+    snapshot_dir=pathlib.Path("unset"),
+)
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "snapshots").mkdir()
+    return dataclasses.replace(CONFIG, snapshot_dir=tmp_path / "snapshots")
+
+
+def plan(net=None, solver=None, rows=90, **changes) -> Plan:
+    net = net or small_net()
+    solver = solver or small_solver(momentum=0.9, lr_policy="step", gamma=0.5, stepsize=4, snapshot_prefix="x/small")
+    fed = {}
+    for phase, count, seed in (("TRAIN", rows, 0), ("TEST", 41, 1)):
+        (layer,) = feeds.data_layers(net, phase)
+        transform = layer.transform_param
+        image = feeds.Feed("data", "image", transform.SerializeToString(), transform.mean_file)
+        fed[phase] = feeds.Fed(f"made up {phase}", SmallSource(count, seed), (image, feeds.Feed("label", "label")))
+    return Plan("Small", pathlib.Path("."), net, solver, fed["TRAIN"], fed["TEST"], **changes)
+
+
+def run(spark, what: Plan, config: RunConfig) -> tuple[Result, list]:
+    events: list = []
+    with Cluster("", config.workers, spark.context) as cluster:
+        return train.run(what, config, cluster, events.append), events
+
+
+def learned(result: Result) -> dict[str, list[np.ndarray]]:
+    return caffe_ext.read_weights(result.files[0])
+
+
+def assert_same(one: Result, other: Result) -> None:
+    first, second = learned(one), learned(other)
+    assert first.keys() == second.keys()
+    for layer in first:
+        for a, b in zip(first[layer], second[layer], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("momentum", ["AVERAGE", "LOCAL", "RESET"])
+def test_the_loop_on_spark_equals_the_loop_by_hand(spark, config, tmp_path, momentum):
+    what = plan()
+    result, events = run(spark, what, dataclasses.replace(config, momentum=momentum))
+    job = small_nets.small_job(what.net, train.plain_solver(what.solver), seed=config.seed)
+    shards = [small_nets.small_shard(tmp_path, 90, p, 2) for p in range(2)]
+    weights = worker.make_solver(job).net.flat_data.copy()
+    histories = [None, None]
+    losses = []
+    for round in range(4):
+        done = [worker.train_round(shards[p], p, job, weights, histories[p], round, round * 3, 3) for p in range(2)]
+        weights = mean([each.weights for each in done])
+        own = [each.history for each in done]
+        histories = {"AVERAGE": [mean(own)] * 2, "LOCAL": own, "RESET": [None, None]}[momentum]
+        losses.append(np.mean([each.losses for each in done]))
+    solver = worker.make_solver(job)
+    solver.net.copy_from(result.files[0])
+    np.testing.assert_array_equal(solver.net.flat_data, weights)
+
+    assert isinstance(events[0], Start)
+    rounds = [event for event in events if isinstance(event, Round)]
+    assert [event.iteration for event in rounds] == [3, 6, 9, 12]
+    assert [event.loss for event in rounds] == pytest.approx(losses)
+    assert [event.rate for event in rounds] == pytest.approx([0.1, 0.05, 0.025, 0.025])
+    assert all(event.rows == 2 * 3 * 8 and 0 <= event.averaging <= 1 for event in rounds)
+    assert [event.round for event in events if isinstance(event, Test)] == [2, 4]
+    assert [event.round for event in events if isinstance(event, Snapshot)] == [4]
+
+
+def test_one_worker_equals_the_plain_solver(spark, config):
+    what = plan()
+    result, _ = run(spark, what, dataclasses.replace(config, workers=1))
+    job = small_nets.small_job(what.net, train.plain_solver(what.solver), seed=config.seed)
+    solver, rows = worker.make_solver(job), small_rows(90)
+
+    def feed(number):
+        chosen = batch_rows(config.seed, 0, 90, number * 8, 8)
+        solver.net.blobs["data"].data[...] = rows["image"][chosen] * np.float32(0.01)
+        solver.net.blobs["label"].data[...] = rows["label"][chosen]
+
+    solver.step(12, feed)
+    for layer, blobs in learned(result).items():
+        for got, blob in zip(blobs, solver.net.params[layer], strict=True):
+            np.testing.assert_array_equal(got, blob.data)
+
+
+def test_a_test_is_exact_over_all_workers(spark, config):
+    what = plan()
+    result, events = run(spark, what, dataclasses.replace(config, workers=3))
+    net = caffe_ext.Net(what.net, caffe_ext.TEST, weights=result.files[0])
+    net.blobs["data"].reshape(41, 2, 6, 6)
+    net.blobs["label"].reshape(41)
+    net.reshape()
+    whole = small_rows(41, 1)
+    expected = net.forward(data=whole["image"] * np.float32(0.01), label=whole["label"].astype(np.float32))
+    assert result.metrics == {name: pytest.approx(float(value), rel=1e-5) for name, value in expected.items()}
+    tests = [event for event in events if isinstance(event, Test)]
+    assert [event.rows for event in tests] == [41, 41]
+    assert tests[-1].metrics == result.metrics
+
+
+@pytest.mark.parametrize("momentum", ["AVERAGE", "LOCAL", "RESET"])
+def test_a_resumed_run_ends_where_the_whole_one_does(spark, config, tmp_path, momentum):
+    config = dataclasses.replace(config, momentum=momentum, snapshot_dir=tmp_path / "whole")
+    halves = dataclasses.replace(config, snapshot_dir=tmp_path / "halves")
+    config.snapshot_dir.mkdir()
+    halves.snapshot_dir.mkdir()
+    whole, _ = run(spark, plan(), config)
+    run(spark, plan(), dataclasses.replace(halves, rounds=2))
+    resumed, events = run(spark, plan(), dataclasses.replace(halves, resume=True, seed=99))
+    assert (events[0].round, events[0].iteration, events[0].seed) == (2, 6, config.seed)
+    assert "goes on from" in events[0].notes[0]
+    assert [event.round for event in events if isinstance(event, Round)] == [3, 4]
+    assert_same(whole, resumed)
+    first, second = (caffe_ext.read_state(result.files[1]) for result in (whole, resumed))
+    assert first.iter == second.iter == 12
+    for a, b in zip(first.history, second.history, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert whole.metrics == resumed.metrics
+
+
+def test_resuming_takes_the_newest_whole_snapshot(spark, config):
+    run(spark, plan(), dataclasses.replace(config, rounds=3, snapshot_every=1))
+    settings = [json.loads(path.read_text()) for path in sorted(config.snapshot_dir.glob("*.json"))]
+    assert [found["round"] for found in settings] == [1, 2, 3]
+    (config.snapshot_dir / "small_iter_9.solverstate").unlink()
+    _, events = run(spark, plan(), dataclasses.replace(config, resume=True))
+    assert events[0].round == 2
+
+
+def test_resuming_a_finished_run_only_tests(spark, config):
+    run(spark, plan(), config)
+    result, events = run(spark, plan(), dataclasses.replace(config, resume=True))
+    assert [type(event) for event in events] == [Start, Test]
+    assert (result.round, result.iteration) == (4, 12)
+
+
+def test_nothing_to_resume(spark, config):
+    with pytest.raises(DataError, match="there is no snapshot of small in .* to resume from"):
+        run(spark, plan(), dataclasses.replace(config, resume=True))
+
+
+def test_resuming_from_a_damaged_snapshot(spark, config):
+    (config.snapshot_dir / "small_iter_3.json").write_text("{")
+    with pytest.raises(DataError, match="small_iter_3.json is no snapshot"):
+        run(spark, plan(), dataclasses.replace(config, resume=True))
+
+
+def test_max_iter_ends_the_last_round(spark, config):
+    result, events = run(spark, plan(), dataclasses.replace(config, rounds=2, max_iter=5))
+    assert (result.round, result.iteration) == (2, 5)
+    assert [event.iteration for event in events if isinstance(event, Round)] == [3, 5]
+
+
+def test_training_goes_on_from_weights_by_name(spark, config, tmp_path):
+    first, _ = run(spark, plan(), config)
+    again = dataclasses.replace(config, weights=first.files[0], rounds=1, snapshot_dir=tmp_path)
+    still = small_solver(base_lr=0.0, snapshot_prefix="still")
+    second, events = run(spark, plan(solver=still), again)
+    assert_same(first, second)  # with rate 0 nothing is learnt: what was loaded comes out
+    assert any("weights of conv, ip" in note for note in events[0].notes)
+    net = caffe_ext.Net(small_net(), caffe_ext.TEST, weights=first.files[0])
+    for layer, blobs in learned(first).items():
+        for blob, values in zip(net.params[layer], blobs, strict=True):
+            np.testing.assert_array_equal(blob.data, values)
+
+
+def test_weights_that_fit_nothing(spark, config, tmp_path):
+    other = caffe_pb2.NetParameter(name="other")
+    layer = other.layer.add(name="elsewhere", type="InnerProduct")
+    layer.blobs.add(data=[1.0]).shape.dim.append(1)
+    path = tmp_path / "other.caffemodel"
+    path.write_bytes(other.SerializeToString())
+    with pytest.raises(WeightsError, match="has weights for the layers elsewhere, none of which is in Small"):
+        run(spark, plan(), dataclasses.replace(config, weights=path))
+    with pytest.raises(WeightsError, match="there is no such file"):
+        run(spark, plan(), dataclasses.replace(config, weights=tmp_path / "none"))
+
+
+def test_a_mean_that_does_not_exist_is_computed(spark, config, tmp_path):
+    net = small_net(transform='scale: 0.01 mean_file: "examples/small/mean.binaryproto"')
+    computed, events = run(spark, plan(net), config)
+    expected = small_rows(90)["image"].astype(np.float64).mean(axis=0).astype(np.float32)
+    kept = config.snapshot_dir / "mean.binaryproto"
+    np.testing.assert_array_equal(caffe_ext.read_mean(kept).reshape(expected.shape), expected)
+    assert any("was computed from the 90 training rows" in note for note in events[0].notes)
+
+    there = small_net(transform=f'scale: 0.01 mean_file: "{kept}"')
+    given, events = run(spark, plan(there), dataclasses.replace(config, snapshot_dir=tmp_path))
+    assert_same(computed, given)
+    assert computed.metrics == given.metrics
+    assert not any("computed" in note for note in events[0].notes)
+    without, _ = run(spark, plan(), dataclasses.replace(config, snapshot_dir=tmp_path))
+    assert without.metrics != given.metrics
+
+
+def test_divergence_keeps_the_last_good_weights(spark, config, tmp_path):
+    solver = small_solver(lr_policy="step", gamma=1e38, stepsize=6, snapshot_prefix="small")
+    events: list = []
+    with (
+        Cluster("", 2, spark.context) as cluster,
+        pytest.raises(DivergedError, match=r"in round 3, worker [12], iteration [789]; lower base_lr"),
+    ):
+        train.run(plan(solver=solver), config, cluster, events.append)
+    assert isinstance(events[-1], Snapshot)
+    assert events[-1].round == 2
+    good, _ = run(spark, plan(solver=solver), dataclasses.replace(config, rounds=2, snapshot_dir=tmp_path))
+    assert_same(good, Result(2, 6, {}, tuple(map(pathlib.Path, events[-1].files))))
+
+
+def test_the_memory_of_200_rounds_is_flat(spark, config):
+    """Each round sends and brings back 2 × 0.8 MB a worker; nothing of it may stay in any process or on disk."""
+    extra = """layer { name: "wide" type: "InnerProduct" bottom: "conv" top: "wide" inner_product_param { num_output: 2000
+        weight_filler { type: "xavier" } } } layer { name: "narrow" type: "InnerProduct" bottom: "wide" top: "narrow"
+        inner_product_param { num_output: 1 } } layer { name: "end" type: "Silence" bottom: "narrow" }"""
+    what = plan(small_net(batch=2, extra=extra))
+    sizes: list[dict[str, int]] = []
+    with Cluster("", 2, spark.context) as cluster:
+
+        def watch(event):
+            if isinstance(event, Round) and event.round in (30, 200):
+                gc.collect()
+                sizes.append({"driver": resident(os.getpid()), **workers()})
+                assert list(pathlib.Path(spark.context._temp_dir).iterdir()) == []
+
+        def workers():
+            rows = cluster.rows("train", what.train.source)
+            return {"worker": max(cluster.each(rows, worker_size))}
+
+        train.run(what, dataclasses.replace(config, tau=1, rounds=200, test_every=50), cluster, watch)
+    for process, size in sizes[0].items():
+        assert sizes[1][process] - size < 20_000_000
+
+
+def worker_size(shard, partition) -> int:
+    return resident(os.getpid())
+
+
+def resident(pid: int) -> int:
+    pages = int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
