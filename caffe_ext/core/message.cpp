@@ -14,6 +14,12 @@ const FieldValue& Message::value(const std::string& name) const {
   throw std::logic_error(schema_->name + " has no field " + name);
 }
 
+Message Message::empty(const std::string& name) const {
+  const auto child = schema_->children.find(name);
+  if (child == schema_->children.end()) throw std::logic_error(schema_->name + " has no message " + name);
+  return Message(child->second);
+}
+
 int64_t Message::integer(const std::string& name) const {
   const auto& values = value(name).integers;
   return values.empty() ? 0 : values.front();

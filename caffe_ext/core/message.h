@@ -35,6 +35,10 @@ class Message {
   // Building, for the binding and for the net's automatic Split layers.
   FieldValue& field(const std::string& name) { return fields_[name]; }
 
+  // An empty message of this type, and of the type that field `name` has.
+  Message empty_like() const { return Message(schema_); }
+  Message empty(const std::string& name) const;
+
   const std::string& type_name() const { return schema_->name; }
   // Whether the field was written (a repeated one: is not empty).
   bool has(const std::string& name) const { return fields_.count(name) != 0; }

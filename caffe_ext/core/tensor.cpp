@@ -65,8 +65,9 @@ class Storage {
  public:
   bool plain_valid = false;
   bool blocked_valid = false;  // neither: all zeros
-  int pins = 0;
-  uint64_t version = next_version();
+  // Atomic: a view may be dropped by another thread than the one that computes.
+  std::atomic<int> pins{0};
+  std::atomic<uint64_t> version{next_version()};
 
   // Forgets values and memory that is too small; `floats` is what the row-major form takes.
   void resize(int64_t floats) {
@@ -172,6 +173,12 @@ class Storage {
     blocked_valid = false;
   }
 
+  void unpin() {
+    --pins;
+    // Values may have changed while nobody could see it.
+    version = next_version();
+  }
+
   std::shared_ptr<float> plain_memory() {
     plain();
     return plain_;
@@ -224,9 +231,9 @@ void Tensor::share(const Tensor& other) {
 
 void Tensor::place(std::shared_ptr<float> memory) { storage_->place(std::move(memory)); }
 std::shared_ptr<float> Tensor::memory() { return storage_->plain_memory(); }
-uint64_t Tensor::version() const { return storage_->pins > 0 ? 0 : storage_->version; }
+uint64_t Tensor::version() const { return storage_->pins > 0 ? 0 : storage_->version.load(); }
 void Tensor::pin() { ++storage_->pins; }
-void Tensor::unpin() { --storage_->pins; }
+void Tensor::unpin() { storage_->unpin(); }
 void Tensor::settle() const { storage_->settle(); }
 
 }  // namespace sparknet

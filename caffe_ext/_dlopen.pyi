@@ -1,0 +1,3 @@
+"""Types of the compiled module."""
+
+def load(path: str) -> None: ...

@@ -1,0 +1,29 @@
+"""Finds oneDNN's library where the engine's run path does not reach it: `pip install --target`, editable installs."""
+
+import importlib.metadata
+
+LIBRARY = "libdnnl.so.3"
+DISTRIBUTION = "onednn-cpu-gomp"
+
+
+def load_onednn(failure: ImportError) -> None:
+    """Loads oneDNN's library from its wheel; `failure` is what the engine's own import raised.
+
+    Raises `failure` again when it is not about oneDNN, else an ImportError that says what to install.
+    """
+    if LIBRARY not in str(failure):
+        raise failure
+    from . import _dlopen
+
+    try:
+        files = importlib.metadata.files(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == LIBRARY:
+            _dlopen.load(str(file.locate()))
+            return
+    raise ImportError(
+        f"{LIBRARY} was not found: pip install {DISTRIBUTION}==2023.2.0, or put the folder of your oneDNN 3 on "
+        "LD_LIBRARY_PATH"
+    ) from failure

@@ -1,0 +1,580 @@
+# The engine for Python. Texts cross the border as UTF-8.
+#
+# cython: c_string_type=str, c_string_encoding=utf8
+"""The engine's classes for Python: arrays, GIL, errors. What users see of them stands in the modules beside this."""
+
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
+from cython.operator cimport dereference
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libcpp.map cimport map
+from libcpp.memory cimport make_shared, shared_ptr, unique_ptr
+from libcpp.string cimport string
+from libcpp.utility cimport move
+from libcpp.vector cimport vector
+
+import numpy
+
+from ..errors import EngineError, LayerError
+
+
+cdef int raise_error() except *:
+    # Called by Cython inside the catch block of every call declared `except +raise_error`.
+    cdef Failure failure = current_failure()
+    if failure.layer.size() or failure.type.size():
+        raise LayerError(failure.layer, failure.type, failure.reason, failure.kind)
+    raise EngineError(failure.reason)
+
+
+cdef list list_of(const vector[int]& numbers):
+    # Cython iterates over no const vector.
+    return [numbers[i] for i in range(numbers.size())]
+
+
+cdef tuple tuple_of(const Shape& shape):
+    return tuple([shape[i] for i in range(shape.size())])
+
+
+def set_num_threads(int threads) -> None:
+    """Sets how many threads the engine uses, in all threads of this process; raises EngineError below 1."""
+    c_set_num_threads(threads)
+
+
+def num_threads() -> int:
+    """How many threads the engine uses: what was set, else OpenMP's choice (`OMP_NUM_THREADS`, or all cores)."""
+    return c_num_threads()
+
+
+def isa() -> str:
+    """The instruction set that oneDNN uses here, in its own words."""
+    return c_isa()
+
+
+# ---- messages ----
+
+cdef class Schema:
+    cdef shared_ptr[const MessageSchema] schema
+
+
+cdef dict _schemas = {}  # by the descriptor's full name
+
+
+cdef Schema schema_of(descriptor):
+    found = _schemas.get(descriptor.full_name)
+    if found is not None:
+        return found
+    cdef shared_ptr[MessageSchema] made = make_shared[MessageSchema]()
+    made.get().name = descriptor.name
+    cdef FieldValue* preset
+    cdef string name
+    for field in descriptor.fields:
+        name = field.name
+        preset = &made.get().defaults[name]
+        if field.message_type is not None:
+            made.get().children[name] = schema_of(field.message_type).schema
+        elif not field.is_repeated:
+            put_value(preset, field, field.default_value)
+    cdef Schema result = Schema()
+    result.schema = <shared_ptr[const MessageSchema]>made
+    _schemas[descriptor.full_name] = result
+    return result
+
+
+cdef int put_value(FieldValue* to, field, value) except -1:
+    kind = field.cpp_type
+    if kind == field.CPPTYPE_MESSAGE:
+        to.messages.push_back(message_of(value))
+    elif kind == field.CPPTYPE_ENUM:
+        known = field.enum_type.values_by_number.get(value)
+        to.texts.push_back(<string>(known.name if known is not None else str(value)))
+    elif kind == field.CPPTYPE_STRING:
+        # Bytes fields hold images, which no layer reads from its settings.
+        if isinstance(value, str):
+            to.texts.push_back(<string>value)
+    elif kind == field.CPPTYPE_FLOAT or kind == field.CPPTYPE_DOUBLE:
+        to.reals.push_back(value)
+    else:
+        to.integers.push_back(<int64_t>value)
+    return 0
+
+
+cdef CMessage message_of(message) except *:
+    cdef CMessage result = CMessage(schema_of(message.DESCRIPTOR).schema)
+    cdef FieldValue* to
+    for field, value in message.ListFields():
+        # Weights are copied as arrays once the net is there.
+        if field.name == "blobs":
+            continue
+        to = &result.field(field.name)
+        if field.is_repeated:
+            for item in value:
+                put_value(to, field, item)
+        else:
+            put_value(to, field, value)
+    return result
+
+
+cdef NetState state_of(int phase, int64_t level, stages) except *:
+    cdef NetState state
+    if phase != 0 and phase != 1:
+        raise EngineError(f"the phase is TRAIN (0) or TEST (1), not {phase}")
+    state.phase = <CPhase>phase
+    state.level = level
+    for stage in stages:
+        state.stages.push_back(<string>stage)
+    return state
+
+
+# ---- the registry, the dry run ----
+
+def layer_specs() -> list:
+    """Every layer type as a dictionary, in the order of their names."""
+    cdef const LayerSpec* spec
+    result = []
+    for i in range(Registry.all().size()):
+        spec = Registry.all()[i]
+        result.append({
+            "name": spec.type,
+            "summary": spec.summary,
+            "messages": tuple(spec.message_fields),
+            "positional": tuple(spec.positional_fields),
+            "min_bottoms": spec.min_bottoms,
+            "max_bottoms": None if spec.max_bottoms < 0 else spec.max_bottoms,
+            "min_tops": spec.min_tops,
+            "max_tops": None if spec.max_tops < 0 else spec.max_tops,
+            "same_tops": spec.equal_tops,
+            "bottom_names": tuple(spec.bottoms_named),
+            "in_place": spec.may_be_in_place,
+            "reads_bottom": spec.backward_reads_bottom,
+            "reads_top": spec.backward_reads_top,
+            "loss": spec.is_loss,
+            "source": spec.is_source,
+            "max_params": spec.most_params,
+        })
+    return result
+
+
+def check_net(message, int phase, int64_t level, stages, shapes) -> dict:
+    """The dry run; lists of tuples for the report's dataclasses."""
+    cdef CMessage param = message_of(message)
+    cdef NetState state = state_of(phase, level, stages)
+    cdef map[string, Shape] supplied
+    for name, shape in shapes.items():
+        supplied[<string>name] = <Shape>list(shape)
+    cdef vector[Problem] problems
+    cdef unique_ptr[CNet] net
+    with nogil:
+        net = CNet.check(param, state, supplied, problems)
+
+    cdef int blobs = <int>net.get().blobs().size()
+    blob_names = [<str>net.get().blobs()[i].get().name for i in range(blobs)]
+    blob_shapes = [
+        tuple_of(net.get().blobs()[i].get().shape()) if net.get().known(i) else None for i in range(blobs)
+    ]
+    layers = []
+    cdef size_t at
+    cdef const NetLayer* layer
+    for at in range(net.get().layers().size()):
+        layer = &net.get().layers()[at]
+        params = []
+        adds = 0
+        if layer.layer.get() != NULL:
+            params = [tuple_of(layer.layer.get().params[i].get().shape()) for i in range(layer.layer.get().params.size())]
+            adds = layer.layer.get().multiply_adds(layer.bottom, layer.top)
+        layers.append((
+            layer.index, layer.name, layer.type, [blob_names[i] for i in list_of(layer.bottom_ids)],
+            [blob_names[i] for i in list_of(layer.top_ids)], [blob_shapes[i] for i in list_of(layer.top_ids)], params, adds,
+        ))
+    found = []
+    cdef Problem problem
+    for problem in problems:
+        bottom = None if problem.bottom < 0 else problem.bottom
+        found.append((problem.index, problem.layer, kind_name(problem.kind), problem.reason, bottom))
+    return {
+        "layers": layers,
+        "problems": found,
+        "blobs": dict(zip(blob_names, blob_shapes)),
+        "inputs": [blob_names[i] for i in list_of(net.get().inputs())],
+        "outputs": [blob_names[i] for i in list_of(net.get().outputs())],
+    }
+
+
+# ---- arrays ----
+
+cdef char* FLOAT_FORMAT = b"f"
+
+cdef class View:
+    """Row-major floats that outlive their owner. Tensors in `pinned` stay in row-major form while the view lives."""
+
+    cdef shared_ptr[float] memory
+    cdef vector[Tensor] pinned
+    cdef Py_ssize_t[32] shape
+    cdef Py_ssize_t[32] strides
+    cdef int axes
+
+    def __dealloc__(self):
+        for i in range(self.pinned.size()):
+            self.pinned[i].unpin()
+
+    cdef set_shape(self, const Shape& shape):
+        if shape.size() > 32:
+            raise EngineError(f"numpy has no arrays of {shape.size()} axes here")
+        self.axes = <int>shape.size()
+        cdef Py_ssize_t stride = sizeof(float)
+        cdef int axis
+        for axis in range(self.axes - 1, -1, -1):
+            self.shape[axis] = shape[axis]
+            self.strides[axis] = stride
+            stride *= max(shape[axis], 1)
+
+    cdef pin(self, const Tensor& tensor):
+        # A copy of the tensor shares its values, and goes on holding them when the blob gets others.
+        self.pinned.push_back(tensor)
+        self.pinned.back().pin()
+        self.pinned.back().settle()
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        cdef Py_ssize_t size = sizeof(float)
+        cdef int axis
+        for axis in range(self.axes):
+            size *= self.shape[axis]
+        buffer.buf = self.memory.get()
+        buffer.obj = self
+        buffer.len = size
+        buffer.itemsize = sizeof(float)
+        buffer.readonly = 0
+        buffer.ndim = self.axes
+        buffer.format = NULL
+        if flags & PyBUF_FORMAT:
+            buffer.format = FLOAT_FORMAT
+        buffer.shape = NULL
+        if flags & PyBUF_ND:
+            buffer.shape = self.shape
+        buffer.strides = NULL
+        if (flags & PyBUF_STRIDES) == PyBUF_STRIDES:
+            buffer.strides = self.strides
+        buffer.suboffsets = NULL
+        buffer.internal = NULL
+
+
+cdef tensor_view(Tensor& tensor):
+    cdef View view = View()
+    view.set_shape(tensor.shape())
+    view.pin(tensor)
+    view.memory = tensor.memory()
+    return numpy.asarray(view)
+
+
+cdef flat_view(const shared_ptr[float]& memory, int64_t start, const Shape& shape):
+    cdef View view = View()
+    view.set_shape(shape)
+    view.memory = shared_ptr[float](memory, memory.get() + start)
+    return numpy.asarray(view)
+
+
+cdef Shape shape_of(extents) except *:
+    cdef Shape shape
+    for extent in extents:
+        shape.push_back(<int64_t>extent)
+    return shape
+
+
+cdef class Blob:
+    """A named array (`data`) and its gradient (`diff`): live, writable float32 views in C order.
+
+    Writing through a view takes effect whatever layout the engine keeps, and a view outlives blob and net. Made by a
+    Net only.
+    """
+
+    cdef shared_ptr[CBlob] blob
+    cdef Net net
+    cdef bint fixed
+
+    def __init__(self):
+        raise TypeError("blobs are made by a Net")
+
+    @property
+    def name(self) -> str:
+        return self.blob.get().name
+
+    @property
+    def data(self):
+        self.net.check_free()
+        return tensor_view(self.blob.get().data)
+
+    @property
+    def diff(self):
+        self.net.check_free()
+        return tensor_view(self.blob.get().diff)
+
+    @property
+    def shape(self) -> tuple:
+        return tuple_of(self.blob.get().shape())
+
+    @property
+    def count(self) -> int:
+        return self.blob.get().data.count()
+
+    def reshape(self, *extents) -> None:
+        """Sets the shape; Net.reshape() or the next forward gives the layers below theirs."""
+        self.net.check_free()
+        cdef Shape shape = shape_of(extents)
+        if self.fixed and shape_count(shape) != self.blob.get().data.count():
+            raise EngineError(f"parameter {self.name} has {self.count} values; it cannot be reshaped to {extents}")
+        self.blob.get().reshape(shape)
+
+    def legacy_extent(self, int axis) -> int:
+        """The extent of `axis` in Caffe's four-axis view of the shape; raises EngineError for more axes."""
+        cdef size_t axes = self.blob.get().shape().size()
+        if axes > 4:
+            raise EngineError(f"blob {self.name} has {axes} axes; num, channels, height, width name the first four")
+        return self.blob.get().shape()[axis] if axis < <int>axes else 1
+
+    @property
+    def num(self) -> int:
+        return self.legacy_extent(0)
+
+    @property
+    def channels(self) -> int:
+        return self.legacy_extent(1)
+
+    @property
+    def height(self) -> int:
+        return self.legacy_extent(2)
+
+    @property
+    def width(self) -> int:
+        return self.legacy_extent(3)
+
+    def __repr__(self) -> str:
+        return f"<Blob {self.name} {self.shape}>"
+
+
+# ---- nets and solvers ----
+
+cdef class Net:
+    """The C++ net; net.py gives it pycaffe's face."""
+
+    cdef shared_ptr[CNet] net
+    # While a call runs without the GIL; other threads are refused instead of meeting half-written arrays.
+    cdef bint busy
+
+    def __init__(self, message, int phase, int64_t level, stages, uint64_t seed):
+        cdef CMessage param = message_of(message)
+        cdef NetState state = state_of(phase, level, stages)
+        with nogil:
+            self.net.reset(new CNet(param, state, seed))
+
+    cdef int check_free(self) except -1:
+        if self.busy:
+            raise EngineError("the net is computing in another thread: wait for it, or give each thread its own net")
+        return 0
+
+    cdef blob_at(self, const shared_ptr[CBlob]& blob, bint fixed):
+        cdef Blob result = Blob.__new__(Blob)
+        result.blob = blob
+        result.net = self
+        result.fixed = fixed
+        return result
+
+    def blobs(self) -> list:
+        return [self.blob_at(self.net.get().blobs()[i], False) for i in range(self.net.get().blobs().size())]
+
+    def layers(self) -> list:
+        """Of each layer: place in the message (-1: Split), name, type, numbers of bottoms and tops, parameters."""
+        cdef const NetLayer* layer
+        result = []
+        for i in range(self.net.get().layers().size()):
+            layer = &self.net.get().layers()[i]
+            params = [self.blob_at(layer.layer.get().params[k], True) for k in range(layer.layer.get().params.size())]
+            result.append((
+                layer.index, layer.name, layer.type, list_of(layer.bottom_ids), list_of(layer.top_ids), params,
+            ))
+        return result
+
+    def inputs(self) -> list:
+        return list_of(self.net.get().inputs())
+
+    def outputs(self) -> list:
+        return list_of(self.net.get().outputs())
+
+    def loss_weights(self) -> list:
+        return [self.net.get().loss_weight(i) for i in range(<int>self.net.get().blobs().size())]
+
+    def learnable(self) -> list:
+        """Of each parameter with a memory of its own: owner, place there, shape, lr_mult, decay_mult."""
+        cdef const Learnable* param
+        result = []
+        for i in range(self.net.get().learnable().size()):
+            param = &self.net.get().learnable()[i]
+            shape = tuple_of(param.blob.get().shape())
+            result.append((param.layer, param.index, shape, param.lr_mult, param.decay_mult))
+        return result
+
+    def forward(self, int begin, int end) -> float:
+        self.check_free()
+        cdef double loss
+        self.busy = True
+        try:
+            with nogil:
+                loss = self.net.get().forward(begin, end)
+        finally:
+            self.busy = False
+        return loss
+
+    def backward(self, int begin, int end) -> None:
+        self.check_free()
+        self.busy = True
+        try:
+            with nogil:
+                self.net.get().backward(begin, end)
+        finally:
+            self.busy = False
+
+    def reshape(self) -> None:
+        self.check_free()
+        self.net.get().reshape()
+
+    def clear_param_diffs(self) -> None:
+        self.check_free()
+        self.net.get().clear_param_diffs()
+
+    def set_seed(self, uint64_t seed) -> None:
+        self.check_free()
+        self.net.get().set_seed(seed)
+
+    cdef flat(self, bint diff):
+        self.check_free()
+        cdef View view = View()
+        view.set_shape(Shape(1, self.net.get().flat_count()))
+        for i in range(self.net.get().learnable().size()):
+            if diff:
+                view.pin(self.net.get().learnable()[i].blob.get().diff)
+            else:
+                view.pin(self.net.get().learnable()[i].blob.get().data)
+        view.memory = self.net.get().flat_diff() if diff else self.net.get().flat_data()
+        return numpy.asarray(view)
+
+    @property
+    def flat_data(self):
+        return self.flat(False)
+
+    @property
+    def flat_diff(self):
+        return self.flat(True)
+
+
+cdef class Solver:
+    """The C++ solver on a net; solver.py runs the iterations."""
+
+    cdef unique_ptr[CSolver] solver
+    cdef Net net
+
+    def __init__(self, message, Net net):
+        cdef CMessage param = message_of(message)
+        self.net = net
+        self.solver.reset(new CSolver(param, dereference(net.net)))
+
+    def apply_update(self) -> None:
+        self.net.check_free()
+        self.net.busy = True
+        try:
+            with nogil:
+                use_threads()
+                self.solver.get().apply_update()
+        finally:
+            self.net.busy = False
+
+    @property
+    def iter(self) -> int:
+        return self.solver.get().iter()
+
+    @iter.setter
+    def iter(self, int64_t iter) -> None:
+        self.solver.get().set_iter(iter)
+
+    def rate(self) -> float:
+        return self.solver.get().rate()
+
+    @property
+    def current_step(self) -> int:
+        return self.solver.get().current_step()
+
+    def restore(self, int64_t iter, int64_t current_step) -> None:
+        self.solver.get().restore(iter, current_step)
+
+    @property
+    def flat_history(self):
+        return flat_view(self.solver.get().history(), 0, Shape(1, self.solver.get().history_count()))
+
+    def history(self) -> list:
+        cdef CNet* net = self.net.net.get()
+        cdef int64_t params = <int64_t>net.learnable().size()
+        cdef int64_t start
+        result = []
+        for slot in range(self.solver.get().history_blobs() // params if params else 0):
+            for i in range(params):
+                start = slot * net.flat_count() + net.learnable()[i].offset
+                result.append(flat_view(self.solver.get().history(), start, net.learnable()[i].blob.get().shape()))
+        return result
+
+
+# ---- rows ----
+
+cdef class Transformer:
+    """What a `transform_param` does to rows: crop, mirror, mean, scale, exactly as Caffe's data layers.
+
+    `param` is a TransformationParameter, `mean` the mean image (C × H × W) that its mean_file names. Raises EngineError
+    for settings that make no sense.
+    """
+
+    cdef unique_ptr[CTransformer] transformer
+
+    def __init__(self, param, int phase, mean=None):
+        cdef CMessage message = message_of(param)
+        cdef CPhase c_phase = state_of(phase, 0, ()).phase
+        cdef vector[float] values
+        cdef Shape shape
+        cdef const float[::1] flat
+        if mean is not None:
+            array = numpy.ascontiguousarray(mean, dtype=numpy.float32)
+            shape = shape_of(array.shape)
+            flat = array.reshape(-1)
+            if flat.shape[0]:
+                values.assign(&flat[0], &flat[0] + flat.shape[0])
+        self.transformer.reset(new CTransformer(message, c_phase, values, shape))
+
+    def output_shape(self, row_shape) -> tuple:
+        """The shape of a row after the crop; raises EngineError where crop or mean do not fit."""
+        return tuple_of(self.transformer.get().output_shape(shape_of(row_shape)))
+
+    def __call__(self, rows, out, uint64_t seed) -> None:
+        """Transforms `rows` (N × ..., uint8 or float32) into `out` (N × output_shape, float32, C order).
+
+        Random choices (TRAIN's crops, mirrors) are a function of `seed` and the row's number. Runs in the engine's
+        threads, without the GIL. Raises EngineError when shapes or types do not fit.
+        """
+        if not isinstance(rows, numpy.ndarray) or rows.dtype not in (numpy.uint8, numpy.float32) or rows.ndim == 0:
+            raise EngineError("rows must be an array of uint8 or float32, the first axis counting rows")
+        cdef Shape row = shape_of(rows.shape[1:])
+        want = (rows.shape[0], *self.output_shape(rows.shape[1:]))
+        if not isinstance(out, numpy.ndarray) or out.dtype != numpy.float32 or out.shape != want:
+            raise EngineError(f"out must be an array of float32 of shape {want}")
+        if not out.flags.c_contiguous or not out.flags.writeable:
+            raise EngineError("out must be writable and in C order")
+        cdef int64_t count = rows.shape[0]
+        if rows.size == 0:
+            return
+        cdef float[::1] target = out.reshape(-1)
+        cdef const uint8_t[::1] bytes_in
+        cdef const float[::1] floats_in
+        flat = numpy.ascontiguousarray(rows).reshape(-1)
+        if rows.dtype == numpy.uint8:
+            bytes_in = flat
+            with nogil:
+                use_threads()
+                self.transformer.get().transform(&bytes_in[0], count, row, seed, &target[0])
+        else:
+            floats_in = flat
+            with nogil:
+                use_threads()
+                self.transformer.get().transform(&floats_in[0], count, row, seed, &target[0])

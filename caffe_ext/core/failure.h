@@ -1,0 +1,18 @@
+// The exception in flight as plain data, for the binding: Cython cannot catch C++ types.
+#pragma once
+
+#include <string>
+
+namespace sparknet {
+
+struct Failure {
+  std::string kind;  // of ErrorKind; "" for what is no Error
+  std::string layer;
+  std::string type;
+  std::string reason;
+};
+
+// To be called inside a catch block.
+Failure current_failure();
+
+}  // namespace sparknet

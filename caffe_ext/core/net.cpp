@@ -1,0 +1,630 @@
+#include "core/net.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+#include <set>
+#include <utility>
+
+#include "core/filler.h"
+#include "core/parallel.h"
+#include "core/random.h"
+#include "core/threads.h"
+
+namespace sparknet {
+
+namespace {
+
+// The number of edits between two names, ignoring case.
+size_t distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t replaced = diagonal + (std::tolower(a[i - 1]) != std::tolower(b[j - 1]));
+      diagonal = row[j];
+      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+// " - did you mean `x`?" for the name that comes nearest, or nothing.
+std::string suggestion(const std::string& wrong, const std::vector<std::string>& names) {
+  const std::string* best = nullptr;
+  size_t least = std::max<size_t>(1, wrong.size() / 3) + 1;
+  for (const std::string& name : names) {
+    const size_t edits = distance(wrong, name);
+    if (edits < least) {
+      least = edits;
+      best = &name;
+    }
+  }
+  return best == nullptr ? "" : "; did you mean `" + *best + "`?";
+}
+
+bool contains(const std::vector<std::string>& list, const std::string& text) {
+  return std::find(list.begin(), list.end(), text) != list.end();
+}
+
+// Every condition that the rule names must hold.
+bool meets(const NetState& state, const Message& rule) {
+  if (rule.has("phase") && (rule.text("phase") == "TRAIN") != (state.phase == Phase::kTrain)) return false;
+  if (rule.has("min_level") && state.level < rule.integer("min_level")) return false;
+  if (rule.has("max_level") && state.level > rule.integer("max_level")) return false;
+  const auto in_state = [&](const std::string& stage) { return contains(state.stages, stage); };
+  const auto& wanted = rule.texts("stage");
+  const auto& unwanted = rule.texts("not_stage");
+  return std::all_of(wanted.begin(), wanted.end(), in_state) && std::none_of(unwanted.begin(), unwanted.end(), in_state);
+}
+
+std::string number_of(int least, int most, const char* what) {
+  const auto plural = [what](int n) { return join(n, " ", what, n == 1 ? "" : "s"); };
+  if (most == LayerSpec::kAny) return least == 0 ? join("any number of ", what, "s") : "at least " + plural(least);
+  if (least == most) return least == 0 ? join("no ", what, "s") : plural(least);
+  return join(least, " to ", plural(most));
+}
+
+std::string names_of(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return names.empty() ? text : " (" + text + ")";
+}
+
+std::shared_ptr<float> allocate_flat(int64_t floats) {
+  const auto bytes = static_cast<size_t>(std::max<int64_t>(floats, 1)) * sizeof(float);
+  // Linux grants more than there is, and kills the process when it is used.
+  const auto physical = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGE_SIZE));
+  if (bytes > physical) {
+    fail(ErrorKind::kMemory, "the parameters take ", bytes >> 20, " MiB, and this machine has ", physical >> 20);
+  }
+  constexpr size_t kAlignment = 64;
+  auto* memory = static_cast<float*>(std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment));
+  if (memory == nullptr) throw std::bad_alloc();
+  return {memory, std::free};
+}
+
+// A name's contribution to a seed (FNV-1a).
+uint64_t hash(const std::string& text) {
+  uint64_t value = 14695981039346656037ULL;
+  for (const char c : text) value = (value ^ static_cast<unsigned char>(c)) * 1099511628211ULL;
+  return value;
+}
+
+// Holders of pinned tensors find the results of a call in row-major memory, also when the call failed.
+class Settler {
+ public:
+  explicit Settler(const Net& net) : net_(net) { use_threads(); }
+  ~Settler() {
+    try {
+      net_.settle();
+    } catch (const std::exception&) {
+      // Only memory can be short here; the values stay in the layout that they have.
+    }
+  }
+  Settler(const Settler&) = delete;
+  Settler& operator=(const Settler&) = delete;
+
+ private:
+  const Net& net_;
+};
+
+bool same_multiplier(double a, double b) { return static_cast<float>(a) == static_cast<float>(b); }
+
+}  // namespace
+
+// A layer that passed the filter.
+struct Net::Planned {
+  int index;
+  Message param;
+  std::vector<std::string> written_bottoms;  // before Split insertion renamed them
+};
+
+// Runs `body`; its errors learn the layer's name, and are thrown on or, in the dry run, noted. False when noted.
+template <typename Body>
+bool Net::attempt(int index, const std::string& name, const std::string& type, const Body& body) {
+  const auto note = [&](Error error) {
+    error.set_layer(name, type);
+    if (problems_ == nullptr) throw error;
+    problems_->push_back({index, name, type, error.kind(), error.what(), error.bottom()});
+  };
+  try {
+    body();
+    return true;
+  } catch (const Error& error) {
+    note(error);
+  } catch (const std::bad_alloc&) {
+    note(Error(ErrorKind::kMemory, "out of memory"));
+  } catch (const std::exception& error) {
+    // oneDNN's own, and mistakes of ours.
+    note(Error(ErrorKind::kState, error.what()));
+  }
+  return false;
+}
+
+Net::Net(const Message& param, const NetState& state, uint64_t seed) : seed_(seed) {
+  use_threads();
+  build(param, state);
+  place_params();
+  fill_params(seed);
+}
+
+std::unique_ptr<Net> Net::check(const Message& param, const NetState& state,
+                                const std::map<std::string, Shape>& supplied, std::vector<Problem>& problems) {
+  std::unique_ptr<Net> net(new Net());
+  net->problems_ = &problems;
+  net->supplied_ = &supplied;
+  net->build(param, state);
+  net->problems_ = nullptr;
+  net->supplied_ = nullptr;
+  return net;
+}
+
+void Net::build(const Message& param, const NetState& state) {
+  name_ = param.text("name");
+  phase_ = state.phase;
+  auto planned = insert_splits(filter(param, state));
+  layers_.reserve(planned.size());
+  for (Planned& layer : planned) add_layer(layer);
+  plan_backward(param.flag("force_backward"));
+  for (const auto& entry : available_) outputs_.push_back(entry.second);
+}
+
+std::vector<Net::Planned> Net::filter(const Message& param, const NetState& state) {
+  std::vector<Planned> kept;
+  const auto& layers = param.messages("layer");
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const Message& layer = layers[i];
+    const int index = static_cast<int>(i);
+    const auto& include = layer.messages("include");
+    const auto& exclude = layer.messages("exclude");
+    attempt(index, layer.text("name"), layer.text("type"), [&] {
+      if (!include.empty() && !exclude.empty()) {
+        fail(ErrorKind::kField, "has both include and exclude rules; give one kind only");
+      }
+    });
+    const auto met = [&](const Message& rule) { return meets(state, rule); };
+    const bool in = include.empty() ? std::none_of(exclude.begin(), exclude.end(), met)
+                                    : std::any_of(include.begin(), include.end(), met);
+    if (in) kept.push_back({index, layer, layer.texts("bottom")});
+  }
+  return kept;
+}
+
+// A blob that several layers read, or one reader and the objective, gets a copy for each, so that their gradients can be
+// summed: the layer `<blob>_<layer>_<top>_split` with tops `<blob>_<layer>_<top>_split_<k>`.
+std::vector<Net::Planned> Net::insert_splits(std::vector<Planned> layers) {
+  using TopId = std::pair<size_t, size_t>;  // layer, top
+  std::map<std::string, TopId> made_by;
+  std::map<std::pair<size_t, size_t>, TopId> source_of;  // by layer, bottom
+  std::map<TopId, int> readers;
+  std::map<TopId, double> loss_weight;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const auto& bottoms = layers[i].param.texts("bottom");
+    for (size_t j = 0; j < bottoms.size(); ++j) {
+      const auto made = made_by.find(bottoms[j]);
+      if (made == made_by.end()) continue;  // wire() says so
+      source_of[{i, j}] = made->second;
+      ++readers[made->second];
+    }
+    const auto& tops = layers[i].param.texts("top");
+    const auto& weights = layers[i].param.reals("loss_weight");
+    for (size_t k = 0; k < tops.size(); ++k) {
+      made_by[tops[k]] = {i, k};
+      if (k < weights.size() && weights[k] != 0.0) {
+        loss_weight[{i, k}] = weights[k];
+        ++readers[{i, k}];
+      }
+    }
+  }
+
+  std::map<TopId, int> next_copy;
+  std::vector<Planned> result;
+  const auto split_name = [&](const TopId& top) {
+    const Message& maker = layers[top.first].param;
+    return join(maker.texts("top")[top.second], "_", maker.text("name"), "_", top.second, "_split");
+  };
+  for (size_t i = 0; i < layers.size(); ++i) {
+    Planned layer = layers[i];
+    for (size_t j = 0; j < layer.written_bottoms.size(); ++j) {
+      const auto source = source_of.find({i, j});
+      if (source == source_of.end() || readers[source->second] < 2) continue;
+      layer.param.field("bottom").texts[j] = join(split_name(source->second), "_", next_copy[source->second]++);
+    }
+    std::vector<Planned> splits;
+    for (size_t k = 0; k < layers[i].param.texts("top").size(); ++k) {
+      const TopId top{i, k};
+      const int copies = readers.count(top) ? readers[top] : 0;
+      if (copies < 2) continue;
+      Message split = layers[i].param.empty_like();
+      const std::string& blob = layers[i].param.texts("top")[k];
+      split.field("name").texts = {split_name(top)};
+      split.field("type").texts = {"Split"};
+      split.field("bottom").texts = {blob};
+      for (int copy = 0; copy < copies; ++copy) split.field("top").texts.push_back(join(split_name(top), "_", copy));
+      const auto weight = loss_weight.find(top);
+      if (weight != loss_weight.end()) {
+        // The first copy carries the weight in place of the blob itself.
+        split.field("loss_weight").reals.assign(static_cast<size_t>(copies), 0.0);
+        split.field("loss_weight").reals[0] = weight->second;
+        layer.param.field("loss_weight").reals[k] = 0.0;
+        next_copy[top] = 1;
+      }
+      splits.push_back({-1, std::move(split), {blob}});
+    }
+    result.push_back(std::move(layer));
+    for (Planned& split : splits) result.push_back(std::move(split));
+  }
+  return result;
+}
+
+void Net::add_layer(Planned& planned) {
+  layers_.emplace_back();
+  NetLayer& to = layers_.back();
+  to.index = planned.index;
+  to.param = planned.param;
+  to.name = planned.param.text("name");
+  to.type = planned.param.text("type");
+  to.spec = Registry::find(to.type);
+  attempt(to.index, to.name, to.type, [&] {
+    if (to.spec != nullptr) return;
+    std::vector<std::string> types;
+    for (const LayerSpec* spec : Registry::all()) types.push_back(spec->type);
+    if (to.type.empty()) fail(ErrorKind::kType, "has no type");
+    const std::string close = suggestion(to.type, types);
+    fail(ErrorKind::kType, "there is no layer type `", to.type, "`", close.empty() ? "; there are" + names_of(types) : close);
+  });
+  bool good = wire(planned, to) && to.spec != nullptr;
+  if (good) {
+    good = attempt(to.index, to.name, to.type, [&] { make(planned, to); });
+    if (!good) to.layer.reset();
+  }
+  for (const int id : to.top_ids) {
+    if (!good) known_[id] = false;
+    if (to.spec != nullptr && to.spec->is_source && std::find(inputs_.begin(), inputs_.end(), id) == inputs_.end()) {
+      inputs_.push_back(id);
+    }
+  }
+}
+
+// Finds bottoms, makes tops, checks their numbers. False when the layer cannot be made of them.
+bool Net::wire(const Planned& planned, NetLayer& to) {
+  const auto check = [&](const auto& body) { return attempt(to.index, to.name, to.type, body); };
+  bool good = true;
+  const auto& bottoms = planned.param.texts("bottom");
+  for (size_t i = 0; i < bottoms.size(); ++i) {
+    const auto found = blob_ids_.find(bottoms[i]);
+    if (found == blob_ids_.end()) {
+      good = check([&] {
+        std::vector<std::string> names;
+        for (const auto& entry : blob_ids_) names.push_back(entry.first);
+        throw Error(ErrorKind::kBlob,
+                    join("no layer above it makes its bottom `", bottoms[i], "`", suggestion(bottoms[i], names)),
+                    static_cast<int>(i));
+      });
+      continue;
+    }
+    const int id = found->second;
+    to.bottom_ids.push_back(id);
+    to.bottom.push_back(blobs_[id].get());
+    available_.erase(bottoms[i]);
+    if (!known_[id]) good = false;
+  }
+
+  const auto add_blob = [&](const std::string& name) {
+    auto blob = std::make_shared<Blob>();
+    blob->name = name;
+    to.top_ids.push_back(static_cast<int>(blobs_.size()));
+    to.top.push_back(blob.get());
+    blobs_.push_back(std::move(blob));
+    known_.push_back(true);
+    loss_weights_.push_back(0.0f);
+    blob_needs_backward_.push_back(false);
+  };
+  const auto& tops = planned.param.texts("top");
+  for (size_t i = 0; i < tops.size(); ++i) {
+    const auto existing = blob_ids_.find(tops[i]);
+    const bool in_place = existing != blob_ids_.end() && i < bottoms.size() && bottoms[i] == tops[i];
+    if (in_place) {
+      good &= check([&] {
+        if (to.spec != nullptr && !to.spec->may_be_in_place) {
+          fail(ErrorKind::kTops, "a ", to.type, " layer cannot write over its bottom; give its top another name than `",
+               tops[i], "`");
+        }
+      });
+      to.top_ids.push_back(existing->second);
+      to.top.push_back(blobs_[existing->second].get());
+    } else {
+      if (existing != blob_ids_.end()) {
+        good &= check([&] {
+          const auto& written = planned.written_bottoms;
+          if (i < written.size() && written[i] == tops[i]) {
+            fail(ErrorKind::kDuplicate, "cannot work in place on `", tops[i],
+                 "`, which another layer reads too; give its top another name");
+          }
+          fail(ErrorKind::kDuplicate, "its top `", tops[i], "` exists already: an earlier layer makes it");
+        });
+      }
+      add_blob(tops[i]);
+      blob_ids_[tops[i]] = to.top_ids.back();
+    }
+    available_[tops[i]] = to.top_ids.back();
+  }
+  // A loss needs no name for its top.
+  if (to.spec != nullptr && to.spec->is_loss && tops.empty()) add_blob("(automatic)");
+  if (to.spec == nullptr) return false;
+
+  good &= check([&] {
+    const LayerSpec& spec = *to.spec;
+    const int got = static_cast<int>(bottoms.size());
+    if (got < spec.min_bottoms || (spec.max_bottoms != LayerSpec::kAny && got > spec.max_bottoms)) {
+      fail(ErrorKind::kBottoms, "a ", to.type, " layer takes ", number_of(spec.min_bottoms, spec.max_bottoms, "bottom"),
+           names_of(spec.bottoms_named), ", got ", got);
+    }
+  });
+  good &= check([&] {
+    const LayerSpec& spec = *to.spec;
+    const int got = static_cast<int>(to.top.size());
+    if (spec.equal_tops && got != static_cast<int>(bottoms.size())) {
+      fail(ErrorKind::kTops, "a ", to.type, " layer makes as many tops as it has bottoms, ", bottoms.size(), "; got ", got);
+    }
+    if (got < spec.min_tops || (spec.max_tops != LayerSpec::kAny && got > spec.max_tops)) {
+      fail(ErrorKind::kTops, "a ", to.type, " layer makes ", number_of(spec.min_tops, spec.max_tops, "top"), ", got ", got);
+    }
+  });
+  good &= check([&] {
+    const size_t given = planned.param.integers("propagate_down").size();
+    if (given != 0 && given != bottoms.size()) {
+      fail(ErrorKind::kField, "propagate_down must be given once for each bottom: ", bottoms.size(), " times, not ", given);
+    }
+  });
+  good &= check([&] {
+    const size_t given = planned.param.reals("loss_weight").size();
+    if (given != 0 && given != to.top.size()) {
+      fail(ErrorKind::kField, "loss_weight must be given once for each top: ", to.top.size(), " times, not ", given);
+    }
+  });
+  return good;
+}
+
+// Makes the layer itself, its parameters and its tops' shapes.
+void Net::make(const Planned& planned, NetLayer& to) {
+  const auto phase = to.param.has("phase") ? (to.param.text("phase") == "TRAIN" ? Phase::kTrain : Phase::kTest) : phase_;
+  to.layer = to.spec->create(to.param, phase);
+
+  auto& weights = to.layer->loss_weights;
+  for (const double weight : to.param.reals("loss_weight")) weights.push_back(static_cast<float>(weight));
+  if (weights.empty()) weights.assign(to.top.size(), 0.0f);
+  if (to.spec->is_loss && to.param.reals("loss_weight").empty()) weights[0] = 1.0f;
+  for (size_t i = 0; i < to.top.size(); ++i) loss_weights_[to.top_ids[i]] = weights[i];
+
+  to.layer->setup(to.bottom, to.top);
+  if (to.spec->is_source) {
+    for (size_t i = 0; i < to.top.size(); ++i) {
+      if (supplied_ != nullptr) {
+        const auto shape = supplied_->find(to.top[i]->name);
+        if (shape != supplied_->end()) to.top[i]->reshape(shape->second);
+      }
+      if (to.top[i]->count() != 0) continue;
+      if (problems_ == nullptr) fail(ErrorKind::kShape, "the shape of its top `", to.top[i]->name, "` is not known");
+      known_[to.top_ids[i]] = false;
+    }
+  }
+  reshape_layer(to);
+  add_params(to);
+
+  // After the parameters: their lr_mult decides as well.
+  bool learns = false;
+  for (size_t i = 0; i < to.layer->params.size(); ++i) {
+    if (to.layer->param_gradient[i]) learns = true;
+  }
+  const auto& asked = planned.param.integers("propagate_down");
+  for (size_t i = 0; i < to.bottom_ids.size(); ++i) {
+    const bool below = blob_needs_backward_[to.bottom_ids[i]];
+    learns |= below;
+    to.propagate_down.push_back(asked.empty() ? below : asked[i] != 0);
+  }
+  to.needs_backward = learns;
+  if (learns) {
+    for (const int id : to.top_ids) blob_needs_backward_[id] = true;
+  }
+}
+
+void Net::add_params(NetLayer& to) {
+  const auto& specs = to.param.messages("param");
+  auto& params = to.layer->params;
+  if (specs.size() > params.size()) {
+    fail(ErrorKind::kParam, "has settings for ", specs.size(), " parameters, but only ", params.size(), " parameters");
+  }
+  const Message unset = to.param.empty("param");
+  for (size_t i = 0; i < params.size(); ++i) {
+    const Message& spec = i < specs.size() ? specs[i] : unset;
+    check_filler(to.layer->fillers[i], params[i]->shape());
+    // Running statistics declare that no solver may touch them.
+    const bool learned = to.layer->param_gradient[i];
+    const double lr_mult = learned ? spec.real("lr_mult") : 0.0;
+    const double decay_mult = learned ? spec.real("decay_mult") : 0.0;
+    to.layer->param_gradient[i] = lr_mult != 0.0;
+
+    const std::string& name = spec.text("name");
+    const auto owner = param_names_.find(name);
+    if (!name.empty() && owner != param_names_.end()) {
+      to.param_ids.push_back(owner->second);
+      share_param(to, static_cast<int>(i), spec, learnable_[owner->second]);
+      continue;
+    }
+    const int id = static_cast<int>(learnable_.size());
+    if (!name.empty()) param_names_[name] = id;
+    to.param_ids.push_back(id);
+    params[i]->name = join(to.name, "[", i, "]");
+    learnable_.push_back({params[i], to.layer->fillers[i], to.name, to.type, static_cast<int>(i),
+                          static_cast<float>(lr_mult), static_cast<float>(decay_mult), spec.has("lr_mult"),
+                          spec.has("decay_mult"), flat_count_});
+    flat_count_ += params[i]->count();
+  }
+}
+
+// The parameter becomes the owner's; multipliers that both give must agree.
+void Net::share_param(NetLayer& to, int index, const Message& spec, Learnable& owner) {
+  Blob& blob = *to.layer->params[index];
+  const bool permissive = spec.text("share_mode") == "PERMISSIVE";
+  if (permissive ? blob.count() != owner.blob->count() : blob.shape() != owner.blob->shape()) {
+    fail(ErrorKind::kParam, "shares parameter `", spec.text("name"), "` with layer `", owner.layer, "`, but its shape is ",
+         to_string(blob.shape()), " here and ", to_string(owner.blob->shape()), " there",
+         permissive ? "" : " (share_mode: PERMISSIVE asks for equal counts only)");
+  }
+  const auto agree = [&](const char* field, float& value, bool& given) {
+    if (!spec.has(field)) return;
+    if (given && !same_multiplier(spec.real(field), value)) {
+      fail(ErrorKind::kParam, "shares parameter `", spec.text("name"), "` with layer `", owner.layer, "`, but its ", field,
+           " is ", spec.real(field), " here and ", value, " there");
+    }
+    value = static_cast<float>(spec.real(field));
+    given = true;
+  };
+  agree("lr_mult", owner.lr_mult, owner.lr_given);
+  agree("decay_mult", owner.decay_mult, owner.decay_given);
+  blob.data.share(owner.blob->data);
+  blob.diff.share(owner.blob->diff);
+}
+
+// Gradients are computed only where they end in a learned parameter and come from the objective; by name, since a blob that
+// is written in place is one blob.
+void Net::plan_backward(bool force) {
+  std::set<int> under_loss, skipped;
+  for (auto at = layers_.rbegin(); at != layers_.rend(); ++at) {
+    NetLayer& layer = *at;
+    layer.propagate_down.resize(layer.bottom_ids.size(), false);
+    if (!layer.layer) continue;
+    bool contributes = false, all_skipped = true;
+    for (size_t i = 0; i < layer.top_ids.size(); ++i) {
+      const int id = layer.top_ids[i];
+      if (layer.layer->loss_weights[i] != 0.0f || under_loss.count(id)) contributes = true;
+      if (!skipped.count(id)) all_skipped = false;
+    }
+    if (layer.needs_backward && all_skipped) {
+      layer.needs_backward = false;
+      layer.propagate_down.assign(layer.bottom_ids.size(), false);
+    }
+    if (!contributes) {
+      layer.needs_backward = false;
+      layer.propagate_down.assign(layer.bottom_ids.size(), false);
+    }
+    for (size_t i = 0; i < layer.bottom_ids.size(); ++i) {
+      if (contributes) under_loss.insert(layer.bottom_ids[i]);
+      if (!layer.propagate_down[i]) skipped.insert(layer.bottom_ids[i]);
+    }
+  }
+  if (!force) return;
+  for (NetLayer& layer : layers_) {
+    if (!layer.layer) continue;
+    layer.needs_backward = true;
+    for (size_t i = 0; i < layer.bottom_ids.size(); ++i) {
+      if (layer.layer->allows_gradient(static_cast<int>(i))) layer.propagate_down[i] = true;
+    }
+    for (size_t i = 0; i < layer.param_ids.size(); ++i) layer.layer->param_gradient[i] = true;
+  }
+}
+
+void Net::place_params() {
+  flat_data_ = allocate_flat(flat_count_);
+  flat_diff_ = allocate_flat(flat_count_);
+  for (const Learnable& param : learnable_) {
+    param.blob->data.place({flat_data_, flat_data_.get() + param.offset});
+    param.blob->diff.place({flat_diff_, flat_diff_.get() + param.offset});
+  }
+}
+
+void Net::fill_params(uint64_t seed) {
+  for (const Learnable& param : learnable_) {
+    attempt(-1, param.layer, param.type, [&] {
+      // By name, not by place: a layer added elsewhere leaves the others' first weights as they were.
+      fill(param.blob->data, param.filler, mix(mix(seed, hash(param.layer)), static_cast<uint64_t>(param.index)));
+    });
+  }
+}
+
+void Net::reshape_layer(NetLayer& layer) {
+  layer.layer->reshape(layer.bottom, layer.top);
+  layer.shapes_seen.clear();
+  for (const Blob* blob : layer.bottom) layer.shapes_seen.push_back(blob->shape());
+  for (const Blob* blob : layer.top) layer.shapes_seen.push_back(blob->shape());
+  if (problems_ != nullptr) return;  // the dry run writes nothing
+  for (size_t i = 0; i < layer.top.size(); ++i) {
+    const float weight = layer.layer->loss_weights[i];
+    Tensor& diff = layer.top[i]->diff;
+    // The weight stands in the loss top's diff, once: who overwrites it changes the gradients, as in Caffe.
+    if (weight != 0.0f && diff.is_zero()) std::fill_n(diff.overwrite(), diff.count(), weight);
+  }
+}
+
+double Net::forward(int begin, int end) {
+  const Settler settler(*this);
+  const uint64_t key = mix(seed_, passes_++);
+  double loss = 0.0;
+  for (int i = begin; i < end; ++i) {
+    NetLayer& layer = layers_[i];
+    attempt(layer.index, layer.name, layer.type, [&] {
+      size_t seen = 0;
+      bool same = true;
+      for (const Blob* blob : layer.bottom) same &= blob->shape() == layer.shapes_seen[seen++];
+      for (const Blob* blob : layer.top) same &= blob->shape() == layer.shapes_seen[seen++];
+      if (!same) reshape_layer(layer);
+      layer.layer->random_key = mix(key, static_cast<uint64_t>(i));
+      layer.layer->forward(layer.bottom, layer.top);
+      for (size_t j = 0; j < layer.top.size(); ++j) {
+        if (layer.layer->loss_weights[j] == 0.0f) continue;
+        const Blob& top = *layer.top[j];
+        const float* values = top.data.read();
+        const float* weights = top.diff.read();
+        double sum = 0.0;
+        for (int64_t at = 0; at < top.count(); ++at) sum += static_cast<double>(values[at]) * weights[at];
+        loss += sum;
+      }
+    });
+  }
+  return loss;
+}
+
+void Net::backward(int begin, int end) {
+  const Settler settler(*this);
+  for (int i = end - 1; i >= begin; --i) {
+    NetLayer& layer = layers_[i];
+    if (!layer.needs_backward) continue;
+    attempt(layer.index, layer.name, layer.type,
+            [&] { layer.layer->backward(layer.top, layer.propagate_down, layer.bottom); });
+  }
+}
+
+void Net::reshape() {
+  const Settler settler(*this);
+  for (NetLayer& layer : layers_) attempt(layer.index, layer.name, layer.type, [&] { reshape_layer(layer); });
+}
+
+void Net::clear_param_diffs() {
+  const Settler settler(*this);
+  for (const Learnable& param : learnable_) param.blob->diff.zero();
+}
+
+void Net::set_seed(uint64_t seed) {
+  seed_ = seed;
+  passes_ = 0;
+}
+
+void Net::settle() const {
+  for (const auto& blob : blobs_) {
+    blob->data.settle();
+    blob->diff.settle();
+  }
+  for (const NetLayer& layer : layers_) {
+    for (const auto& param : layer.layer->params) {
+      param->data.settle();
+      param->diff.settle();
+    }
+  }
+}
+
+}  // namespace sparknet

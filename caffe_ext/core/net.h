@@ -1,0 +1,150 @@
+// A network: layers wired by the names of their blobs, as BVLC Caffe 1.0 does it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "core/layer.h"
+#include "core/message.h"
+#include "core/tensor.h"
+
+namespace sparknet {
+
+// What a network is built for; the layers' include and exclude rules choose by it.
+struct NetState {
+  Phase phase = Phase::kTest;
+  int64_t level = 0;
+  std::vector<std::string> stages;
+};
+
+// One thing that is wrong with a layer.
+struct Problem {
+  int index;  // in NetParameter.layer; -1: an automatic Split
+  std::string layer;
+  std::string type;
+  ErrorKind kind;
+  std::string reason;
+  int bottom;  // to blame; -1: none in particular
+};
+
+// A layer in its place.
+struct NetLayer {
+  int index = -1;  // in NetParameter.layer; -1: an automatic Split
+  Message param;
+  std::string name;
+  std::string type;
+  const LayerSpec* spec = nullptr;
+  std::unique_ptr<Layer> layer;  // null where the dry run could not make it
+  std::vector<int> bottom_ids;   // in Net::blobs
+  std::vector<int> top_ids;
+  Blobs bottom;
+  Blobs top;
+  std::vector<bool> propagate_down;  // for each bottom
+  bool needs_backward = false;
+  std::vector<int> param_ids;      // for each parameter, in Net::learnable
+  std::vector<Shape> shapes_seen;  // of bottoms and tops after the last reshape
+};
+
+// A parameter with a memory of its own; layers that share it all use this one.
+struct Learnable {
+  std::shared_ptr<Blob> blob;
+  Message filler;
+  std::string layer;  // of the owner
+  std::string type;
+  int index;  // among the owner's parameters
+  float lr_mult;
+  float decay_mult;
+  bool lr_given;
+  bool decay_given;
+  int64_t offset;  // in the flat arrays
+};
+
+class Net {
+ public:
+  // `param` is a NetParameter in current syntax. Parameters are filled as a function of `seed` and their layers' names.
+  Net(const Message& param, const NetState& state, uint64_t seed);
+  Net(const Net&) = delete;
+  Net& operator=(const Net&) = delete;
+
+  // The dry run: everything that the constructor finds out, no arrays. Goes on after an error: what a faulty layer would
+  // make is unknown, and layers that read unknown blobs are not asked. `supplied`: shapes of source tops.
+  static std::unique_ptr<Net> check(const Message& param, const NetState& state,
+                                    const std::map<std::string, Shape>& supplied, std::vector<Problem>& problems);
+
+  // Runs the layers [begin, end); the sum over loss tops of weight × sum of values.
+  double forward(int begin, int end);
+  // Runs backward from layer end - 1 down to `begin`.
+  void backward(int begin, int end);
+  double forward() { return forward(0, static_cast<int>(layers_.size())); }
+  void backward() { backward(0, static_cast<int>(layers_.size())); }
+  // Gives all tops the shapes that follow from the inputs' shapes.
+  void reshape();
+  void clear_param_diffs();
+  // From here on random numbers are a function of `seed` and the number of forward passes since.
+  void set_seed(uint64_t seed);
+  // To be called after every change of tensors from outside the net's own methods.
+  void settle() const;
+
+  const std::string& name() const { return name_; }
+  Phase phase() const { return phase_; }
+  const std::vector<NetLayer>& layers() const { return layers_; }
+  const std::vector<std::shared_ptr<Blob>>& blobs() const { return blobs_; }
+  // Whether a blob's shape is known; always, but for a dry run.
+  bool known(int blob) const { return known_[blob]; }
+  float loss_weight(int blob) const { return loss_weights_[blob]; }
+  const std::vector<int>& inputs() const { return inputs_; }
+  const std::vector<int>& outputs() const { return outputs_; }
+  const std::vector<Learnable>& learnable() const { return learnable_; }
+  // All learnable parameters one after the other, and their gradients.
+  int64_t flat_count() const { return flat_count_; }
+  const std::shared_ptr<float>& flat_data() const { return flat_data_; }
+  const std::shared_ptr<float>& flat_diff() const { return flat_diff_; }
+
+ private:
+  struct Planned;
+
+  Net() = default;
+  void build(const Message& param, const NetState& state);
+  std::vector<Planned> filter(const Message& param, const NetState& state);
+  std::vector<Planned> insert_splits(std::vector<Planned> layers);
+  void add_layer(Planned& planned);
+  bool wire(const Planned& planned, NetLayer& to);
+  void make(const Planned& planned, NetLayer& to);
+  void add_params(NetLayer& to);
+  void share_param(NetLayer& to, int index, const Message& spec, Learnable& owner);
+  void plan_backward(bool force);
+  void place_params();
+  void fill_params(uint64_t seed);
+  void reshape_layer(NetLayer& layer);
+  template <typename Body>
+  bool attempt(int index, const std::string& name, const std::string& type, const Body& body);
+
+  std::string name_;
+  Phase phase_ = Phase::kTest;
+  std::vector<NetLayer> layers_;
+  std::vector<std::shared_ptr<Blob>> blobs_;
+  std::vector<bool> known_;
+  std::vector<float> loss_weights_;
+  std::vector<int> inputs_;
+  std::vector<int> outputs_;
+  std::vector<Learnable> learnable_;
+  std::shared_ptr<float> flat_data_;
+  std::shared_ptr<float> flat_diff_;
+  int64_t flat_count_ = 0;
+  uint64_t seed_ = 0;
+  uint64_t passes_ = 0;
+
+  // While building.
+  std::vector<Problem>* problems_ = nullptr;  // null: the first problem is thrown
+  const std::map<std::string, Shape>* supplied_ = nullptr;
+  std::map<std::string, int> blob_ids_;
+  std::map<std::string, int> available_;  // blobs that no layer has read yet
+  std::map<std::string, int> param_names_;
+  std::vector<bool> blob_needs_backward_;
+};
+
+}  // namespace sparknet

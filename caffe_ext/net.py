@@ -1,0 +1,208 @@
+"""Networks, with pycaffe's names."""
+
+import math
+import os
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import EngineError, WeightsError
+from ..proto import caffe_pb2
+from . import _native
+from ._native import Blob
+from .messages import net_message
+from .weights import Array, fit, read_weights, write_weights
+
+TRAIN = 0
+TEST = 1
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a net: its name, its type and its parameters."""
+
+    name: str
+    type: str
+    blobs: list[Blob]
+
+
+class Net:
+    """A network built for a phase.
+
+    `source` is a prototxt file or a NetParameter; `weights` a `.caffemodel`, copied in by layer name. Layers choose by
+    `phase`, `level` and `stages` (added to the file's own) whether they are in. Parameters are filled at random as a
+    function of `seed`; without one, of chance. Also, as in old pycaffe: Net(source, weights, phase).
+
+    `blobs` (by name, in order of making) and `params` (by layer) hold Blobs, whose `data` and `diff` are live views.
+    `inputs` are the tops of source layers, `outputs` the blobs that no layer reads, in alphabetical order. Automatic
+    Splits appear among layers and blobs under Caffe's names.
+
+    Raises LayerError, naming the layer, for what the engine refuses, EngineError for a file that cannot be read.
+    A net serves one thread at a time; another one is refused while it computes.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | caffe_pb2.NetParameter,
+        phase: int | str | os.PathLike[str] = TEST,
+        legacy_phase: int | None = None,
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        level: int = 0,
+        stages: Sequence[str] = (),
+        seed: int | None = None,
+    ) -> None:
+        if not isinstance(phase, int):
+            phase, weights = (TEST if legacy_phase is None else legacy_phase), phase
+        elif legacy_phase is not None:
+            raise EngineError("Net takes (source, phase) or (source, weights, phase)")
+        self._message = net_message(source)
+        self.name = self._message.name
+        self.phase = phase
+        all_stages = [*self._message.state.stage, *stages]
+        self._native = _native.Net(self._message, phase, level, all_stages, pick_seed(seed))
+
+        blobs = self._native.blobs()
+        layers = self._native.layers()
+        names = [blob.name for blob in blobs]
+        self._indices: list[int] = [index for index, *_ in layers]
+        self.blobs: OrderedDict[str, Blob] = OrderedDict(zip(names, blobs, strict=True))
+        self.blob_names = names
+        self.blob_loss_weights = OrderedDict(zip(names, self._native.loss_weights(), strict=True))
+        self.layers = [Layer(name, type, params) for _, name, type, _, _, params in layers]
+        self.layer_names = [layer.name for layer in self.layers]
+        self.params: OrderedDict[str, list[Blob]] = OrderedDict(
+            (layer.name, layer.blobs) for layer in self.layers if layer.blobs
+        )
+        self.bottom_names = OrderedDict((name, [names[i] for i in ids]) for _, name, _, ids, _, _ in layers)
+        self.top_names = OrderedDict((name, [names[i] for i in ids]) for _, name, _, _, ids, _ in layers)
+        self.inputs: list[str] = [names[i] for i in self._native.inputs()]
+        self.outputs: list[str] = [names[i] for i in self._native.outputs()]
+        self.loss = math.nan  # of the last forward pass
+        if weights is not None:
+            self.copy_from(weights)
+
+    def forward(self, **inputs: Any) -> dict[str, Array]:
+        """Writes `inputs` into the input blobs (all of them, or none), runs all layers, gives the outputs' data.
+
+        `loss` has the objective afterwards. Raises EngineError for unknown inputs and shapes that differ,
+        LayerError for what a layer refuses.
+        """
+        if inputs and set(inputs) != set(self.inputs):
+            raise EngineError(f"the inputs are {', '.join(self.inputs) or 'none'}; got {', '.join(inputs)}")
+        for name, values in inputs.items():
+            _assign(self.blobs[name].data, values, f"input {name}")
+        self.loss = self._native.forward(0, len(self.layers))
+        return {name: self.blobs[name].data for name in self.outputs}
+
+    def backward(self, **diffs: Any) -> dict[str, Array]:
+        """Writes `diffs` into the output blobs' gradients, runs all layers backward, gives the inputs' gradients.
+
+        Parameter gradients are added up (`clear_param_diffs` sets them to zero). Raises EngineError for names that are
+        no outputs and shapes that differ.
+        """
+        for name, values in diffs.items():
+            if name not in self.outputs:
+                raise EngineError(f"`{name}` is no output; the outputs are {', '.join(self.outputs) or 'none'}")
+            _assign(self.blobs[name].diff, values, f"gradient of {name}")
+        self._native.backward(0, len(self.layers))
+        return {name: self.blobs[name].diff for name in self.inputs}
+
+    def reshape(self) -> None:
+        """Gives all blobs the shapes that follow from those of the inputs."""
+        self._native.reshape()
+
+    def clear_param_diffs(self) -> None:
+        """Sets the gradients of all parameters to zero."""
+        self._native.clear_param_diffs()
+
+    def set_seed(self, seed: int) -> None:
+        """From here on what Dropout and its like draw is a function of `seed` and the passes since; 0 <= seed < 2^64."""
+        self._native.set_seed(seed)
+
+    @property
+    def flat_data(self) -> Array:
+        """All learnable parameters one after the other: a live view of one axis.
+
+        Each parameter is there once, in its owner's place; BatchNorm's statistics are among them.
+        """
+        return self._native.flat_data
+
+    @property
+    def flat_diff(self) -> Array:
+        """The gradients of `flat_data`: a live view."""
+        return self._native.flat_diff
+
+    def copy_from(self, path: str | os.PathLike[str]) -> None:
+        """Copies the weights in the file `path` into the layers of the same names; other layers stay as they are.
+
+        Raises WeightsError, and changes nothing, when the file cannot be read, or a layer's parameters differ in number or
+        shape.
+        """
+        found = []
+        saved = read_weights(path)
+        for layer in self.layers:
+            arrays = saved.get(layer.name)
+            if arrays is None:
+                continue
+            if len(arrays) != len(layer.blobs):
+                raise WeightsError(
+                    f"{path}: layer `{layer.name}` has {len(arrays)} parameters in the file and {len(layer.blobs)} in the net"
+                )
+            for i, (values, blob) in enumerate(zip(arrays, layer.blobs, strict=True)):
+                found.append((blob, fit(values, blob.shape, f"{path}: layer `{layer.name}`, parameter {i}")))
+        for blob, values in found:
+            blob.data[...] = values
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the net with its weights to `path`, a `.caffemodel`; whole or not at all.
+
+        Raises OutputError when the file cannot be written.
+        """
+        if str(path).endswith(".h5"):
+            raise EngineError(f"cannot write {path}: weights are written in Caffe's binary format; name it .caffemodel")
+        params = {layer.name: [blob.data for blob in layer.blobs] for layer in self.layers}
+        write_weights(path, self._layers_message(), params)
+
+    def to_proto(self) -> caffe_pb2.NetParameter:
+        """The net as it was built, Splits included, with its weights in the layers' `blobs`."""
+        message = self._layers_message()
+        for layer, saved in zip(self.layers, message.layer, strict=True):
+            for blob in layer.blobs:
+                saved.blobs.add(shape={"dim": blob.shape}, data=blob.data.ravel())
+        return message
+
+    def _layers_message(self) -> caffe_pb2.NetParameter:
+        message = caffe_pb2.NetParameter(name=self.name)
+        for index, layer in zip(self._indices, self.layers, strict=True):
+            saved = message.layer.add()
+            if index >= 0:
+                saved.CopyFrom(self._message.layer[index])
+                saved.ClearField("blobs")
+            else:
+                saved.name, saved.type = layer.name, layer.type
+                saved.top.extend(self.top_names[layer.name])
+            # Splits renamed some.
+            saved.ClearField("bottom")
+            saved.bottom.extend(self.bottom_names[layer.name])
+        return message
+
+
+def pick_seed(seed: int | None) -> int:
+    """`seed`, or one by chance."""
+    if seed is None:
+        return secrets.randbits(63)
+    if not 0 <= seed < 2**64:
+        raise EngineError(f"a seed lies between 0 and 2^64 - 1; got {seed}")
+    return seed
+
+
+def _assign(to: Array, values: Any, what: str) -> None:
+    array = np.asarray(values)
+    if array.shape != to.shape:
+        raise EngineError(f"{what} has shape {array.shape}; the net wants {to.shape}")
+    to[...] = array

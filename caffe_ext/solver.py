@@ -1,0 +1,278 @@
+"""Solvers, with pycaffe's names."""
+
+import logging
+import math
+import os
+import pathlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import DivergedError, EngineError, WeightsError
+from ..proto import caffe_pb2
+from . import _native
+from .messages import net_message, solver_message
+from .net import TEST, TRAIN, Net, pick_seed
+from .state import read_state, write_state
+from .weights import Array, fit
+
+_log = logging.getLogger(__name__)
+
+Feed = Callable[[int], None]
+TestFeed = Callable[[int, int], None]
+
+
+class Solver:
+    """Trains a net as BVLC Caffe 1.0 does: `param` is a solver prototxt or a SolverParameter.
+
+    `net` replaces the net that `param` names. `seed` replaces `random_seed`; without either, weights are filled by chance.
+    Paths inside `param` are relative to the working directory, as in Caffe. Nets for tests are built where `test_iter`
+    asks for them.
+
+    Raises EngineError for settings that make no sense, LayerError for what a layer refuses.
+    """
+
+    def __init__(
+        self,
+        param: str | os.PathLike[str] | caffe_pb2.SolverParameter,
+        net: str | os.PathLike[str] | caffe_pb2.NetParameter | None = None,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        self.param = solver_message(param)
+        self._path = None if isinstance(param, caffe_pb2.SolverParameter) else pathlib.Path(param)
+        if seed is None and self.param.random_seed >= 0:
+            seed = self.param.random_seed
+        self._seed = pick_seed(seed)
+        self.net = _build(net_message(net) if net is not None else _train_net(self.param), TRAIN, self.param.train_state, self._seed)
+        self.test_nets = [
+            _build(message, TEST, state, self._seed) for message, state in _test_nets(self.param, net)
+        ]
+        self._native = _native.Solver(self.param, self.net._native)
+        self._losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))
+        for path in self.param.weights:
+            self.net.copy_from(path)
+
+    @property
+    def iter(self) -> int:
+        """The number of iterations done. Setting it sets the learning rate's place; parameters and history stay."""
+        return self._native.iter
+
+    @iter.setter
+    def iter(self, iter: int) -> None:
+        self._native.iter = iter
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the current iteration, before lr_mult."""
+        return self._native.rate()
+
+    @property
+    def smoothed_loss(self) -> float:
+        """The mean of the last `average_loss` iterations' losses; NaN before the first."""
+        return sum(self._losses) / len(self._losses) if self._losses else math.nan
+
+    @property
+    def history(self) -> list[Array]:
+        """The update rule's memory (SGD's momentum): live views in the parameters' shapes, in the snapshot's order.
+
+        AdaDelta and Adam have two for each parameter: all first ones, then all second ones.
+        """
+        return self._native.history()
+
+    @property
+    def flat_history(self) -> Array:
+        """`history` one after the other: a live view of one axis."""
+        return self._native.flat_history
+
+    def step(self, n: int, feed: Feed | None = None, *, test_feed: TestFeed | None = None) -> list[float]:
+        """Runs `n` iterations and gives the loss of each, the mean over its `iter_size` passes.
+
+        `feed(k)` is called before every forward pass, `k` counting the passes of this call; it may write into the net's
+        inputs. An exception in it ends the call, and the parameters are those after the last whole iteration. Where `param`
+        asks for tests and snapshots they are made as in Caffe; `test_feed(net, k)` is called before pass `k` of a test.
+        """
+        losses: list[float] = []
+        size = self.param.iter_size
+        for done in range(n):
+            interval = self.param.test_interval
+            if self.test_nets and interval and self.iter % interval == 0 and (self.iter > 0 or self.param.test_initialization):
+                self.test_all(test_feed)
+            self.net.clear_param_diffs()
+            loss = 0.0
+            for each in range(size):
+                if feed is not None:
+                    feed(done * size + each)
+                # Without Net's own forward and backward, which would make views of all outputs.
+                self.net.loss = self.net._native.forward(0, len(self.net.layers))
+                loss += self.net.loss
+                self.net._native.backward(0, len(self.net.layers))
+            losses.append(loss / size)
+            self._losses.append(losses[-1])
+            if self.param.display and self.iter % self.param.display == 0:
+                _log.info("iteration %d: loss %.6g, rate %.6g", self.iter, self.smoothed_loss, self.lr)
+            self._native.apply_update()
+            if self.param.snapshot and self.iter % self.param.snapshot == 0:
+                self.snapshot()
+        return losses
+
+    def solve(
+        self,
+        resume: str | os.PathLike[str] | None = None,
+        feed: Feed | None = None,
+        *,
+        test_feed: TestFeed | None = None,
+    ) -> None:
+        """Trains until `max_iter`, from the solver state `resume` if given; tests and snapshots as `param` says.
+
+        Arguments as for `step`. Raises DivergedError when the loss is NaN or infinite.
+        """
+        if resume is not None:
+            self.restore(resume)
+        size = self.param.iter_size
+        first = self.iter
+        while self.iter < self.param.max_iter:
+            offset = (self.iter - first) * size
+
+            def feed_from(k: int, offset: int = offset) -> None:
+                if feed is not None:
+                    feed(offset + k)
+
+            [loss] = self.step(1, feed_from, test_feed=test_feed)
+            if not math.isfinite(loss):
+                raise DivergedError(f"the loss is {loss} in iteration {self.iter - 1}: try a smaller base_lr, or clip_gradients")
+        every = self.param.snapshot
+        if self.param.snapshot_after_train and (not every or self.iter % every != 0) and self.iter > first:
+            self.snapshot()
+        if self.test_nets and self.param.test_interval and self.iter % self.param.test_interval == 0:
+            self.test_all(test_feed)
+
+    def test_all(self, feed: TestFeed | None = None) -> list[dict[str, Any]]:
+        """`test` for each test net; the results are logged."""
+        results = []
+        for index in range(len(self.test_nets)):
+            results.append(self.test(index, None if feed is None else lambda k, index=index: feed(index, k)))
+            for name, value in results[-1].items():
+                _log.info("iteration %d, test net %d: %s = %s", self.iter, index, name, value)
+        return results
+
+    def test(self, index: int = 0, feed: Feed | None = None) -> dict[str, Any]:
+        """Runs test net `index` with the current weights over its `test_iter` batches.
+
+        Gives the mean of each output over the batches: a float, or an array for outputs of more than one value. With
+        `test_compute_loss`, "loss" has the mean objective where no output has that name.
+        """
+        net = self.test_nets[index]
+        for name, blobs in net.params.items():
+            for to, source in zip(blobs, self.net.params.get(name, ()), strict=False):
+                if to.shape != source.shape:
+                    raise EngineError(f"layer `{name}` has other shapes in the test net than in the train net")
+                to.data[...] = source.data
+        passes = self.param.test_iter[index]
+        sums: dict[str, Any] = {}
+        loss = 0.0
+        for k in range(passes):
+            if feed is not None:
+                feed(k)
+            for name, values in net.forward().items():
+                sums[name] = sums.get(name, 0.0) + values.astype("f8")
+            loss += net.loss
+        means = {name: float(total.item()) / passes if total.size == 1 else total / passes for name, total in sums.items()}
+        if self.param.test_compute_loss:
+            means.setdefault("loss", loss / passes)
+        return means
+
+    def snapshot(self, prefix: str | os.PathLike[str] | None = None) -> tuple[str, str]:
+        """Writes `<prefix>_iter_<n>.caffemodel` and `.solverstate` and gives their paths.
+
+        Without `prefix`, `snapshot_prefix` counts, or the solver's file name without its extension. Each file is written
+        whole or not at all; raises OutputError when that fails, EngineError without any prefix.
+        """
+        if self.param.snapshot_format != caffe_pb2.SolverParameter.BINARYPROTO:
+            raise EngineError("snapshot_format HDF5 is not among what can be written: BINARYPROTO is")
+        if self.param.snapshot_diff:
+            raise EngineError("snapshot_diff: gradients cannot be written; leave it out")
+        if prefix is None:
+            prefix = self.param.snapshot_prefix or (None if self._path is None else self._path.with_suffix(""))
+        if prefix is None:
+            raise EngineError("a snapshot needs a prefix for its files: set snapshot_prefix")
+        base = f"{os.fspath(prefix)}_iter_{self.iter}"
+        model, state = f"{base}.caffemodel", f"{base}.solverstate"
+        self.net.save(model)
+        write_state(
+            state, iter=self.iter, learned_net=model, history=self.history, current_step=self._native.current_step
+        )
+        return model, state
+
+    def restore(self, state: str | os.PathLike[str]) -> None:
+        """Goes on where the snapshot `state` was taken: iteration, history, and the weights that it names.
+
+        The weights' path is relative to the working directory, as in Caffe, or else to the state's own folder. Raises
+        WeightsError, and changes nothing, when a file is missing, damaged or made by another net.
+        """
+        saved = read_state(state)
+        history = self.history
+        if len(saved.history) != len(history):
+            raise WeightsError(f"{state} has {len(saved.history)} history arrays; this solver has {len(history)}")
+        fitted = [
+            fit(values, mine.shape, f"{state}: history {i}")
+            for i, (values, mine) in enumerate(zip(saved.history, history, strict=True))
+        ]
+        if saved.iter < 0 or saved.current_step < 0:
+            raise WeightsError(f"{state}: iteration {saved.iter}, step {saved.current_step} does not exist")
+        if saved.learned_net:
+            beside = pathlib.Path(state).parent / pathlib.Path(saved.learned_net).name
+            named = pathlib.Path(saved.learned_net)
+            self.net.copy_from(beside if not named.exists() and beside.exists() else named)
+        for mine, values in zip(history, fitted, strict=True):
+            mine[...] = values
+        self._native.restore(saved.iter, saved.current_step)
+        self._losses.clear()
+
+
+SGDSolver = Solver
+
+
+def get_solver(param: str | os.PathLike[str] | caffe_pb2.SolverParameter) -> Solver:
+    """The solver of the type that `param` names."""
+    return Solver(param)
+
+
+def _build(message: caffe_pb2.NetParameter, phase: int, state: caffe_pb2.NetState, seed: int) -> Net:
+    # The solver's state adds to the net's own, which adds to the phase.
+    merged = caffe_pb2.NetState(phase=caffe_pb2.Phase.Name(phase))
+    merged.MergeFrom(message.state)
+    merged.MergeFrom(state)
+    message.ClearField("state")
+    return Net(message, int(merged.phase), level=merged.level, stages=merged.stage, seed=seed)
+
+
+def _train_net(param: caffe_pb2.SolverParameter) -> caffe_pb2.NetParameter:
+    given = [field for field in ("net", "net_param", "train_net", "train_net_param") if param.HasField(field)]
+    if len(given) != 1:
+        raise EngineError(
+            "a solver names its net by exactly one of net, net_param, train_net, train_net_param; "
+            f"this one has {', '.join(given) or 'none'}"
+        )
+    return net_message(getattr(param, given[0]))
+
+
+def _test_nets(
+    param: caffe_pb2.SolverParameter, net: str | os.PathLike[str] | caffe_pb2.NetParameter | None
+) -> Sequence[tuple[caffe_pb2.NetParameter, caffe_pb2.NetState]]:
+    own: list[Any] = [*param.test_net_param, *param.test_net]
+    shared: Any = net
+    if shared is None and param.HasField("net_param"):
+        shared = param.net_param
+    elif shared is None and param.HasField("net"):
+        shared = param.net
+    wanted = len(param.test_iter)
+    if wanted < len(own) or (shared is None and wanted != len(own)):
+        raise EngineError(f"test_iter must be given once for each test net: {len(own)} times, not {wanted}")
+    sources = [*own, *[shared] * (wanted - len(own))]
+    if param.test_state and len(param.test_state) != wanted:
+        raise EngineError(f"test_state must be given once for each test net: {wanted} times, not {len(param.test_state)}")
+    if sources and param.test_interval <= 0:
+        raise EngineError("test_iter asks for tests: set test_interval as well")
+    states = list(param.test_state) or [caffe_pb2.NetState()] * wanted
+    return [(net_message(source), state) for source, state in zip(sources, states, strict=True)]
