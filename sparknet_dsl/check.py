@@ -120,9 +120,15 @@ class _Problem:
             return
         if problem.kind == "param":
             place = self.layer.place("param_name", "lr_mult", "decay_mult", "param")
-            self.diagnostics.error("S305" if "shared" not in problem.reason else "S306", title, place)
+            shared = re.search(r"shares parameter `.*?` with layer `(.*?)`", problem.reason)
+            owners = [layer for layer in self.layers if shared and layer.message.name == shared[1] and layer.span]
+            secondary = [Label(layer.span, "the other layer") for layer in owners if layer.span]
+            self.diagnostics.error("S306" if shared else "S305", title, place, secondary=secondary)
             return
         if problem.kind == "field":
+            needed = re.match(r"(\w+) (?:is missing|must be at least 1)", problem.reason)
+            if needed and needed[1] not in self.layer.field_spans:
+                title = f"`{message.name}`: {message.type} needs `{needed[1]}`"
             self.diagnostics.error("S309", title, self._place_named_in_reason())
             return
         if problem.kind in _GRAPH_KINDS:

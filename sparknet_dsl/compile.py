@@ -98,7 +98,7 @@ class _State:
     keep_data_layers: bool
     data_shapes: variants.DataShapes | None
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
-    source: Source = Source("", "")
+    source: Source = field(default_factory=lambda: Source("", ""))
     tree: ast.File | None = None
     program: resolve.Program | None = None
     network: Network | None = None
@@ -150,7 +150,7 @@ def _parse(state: _State) -> None:
 def _resolve(state: _State) -> None:
     assert state.tree is not None
     state.program = resolve.resolve(
-        state.tree, state.path, state.defines, lambda path: _import_blocks(path, state), state.diagnostics
+        state.tree, state.path, state.defines, lambda path, span: _import_blocks(path, span, state), state.diagnostics
     )
     if not (state.program.nets or state.program.solvers or state.diagnostics.has_errors):
         raise state.diagnostics.fail(
@@ -158,19 +158,19 @@ def _resolve(state: _State) -> None:
         )
 
 
-def _import_blocks(path: pathlib.Path, state: _State) -> Mapping[str, resolve.BlockDefinition]:
+def _import_blocks(path: pathlib.Path, span: Span, state: _State) -> Mapping[str, resolve.BlockDefinition]:
     """The blocks of an imported file, whose own imports are read in turn."""
     resolved = path.resolve()
     if resolved in state.importing or (state.path and resolved == state.path.resolve()):
-        raise state.diagnostics.fail("S115", f"{path} imports itself")
+        raise state.diagnostics.fail("S115", f"{path} imports itself", span)
     if len(state.importing) >= resolve.MAX_IMPORTS:
-        raise state.diagnostics.fail("S115", f"more than {resolve.MAX_IMPORTS} imports inside each other")
-    text = prototxt.decode(prototxt.read_bytes(path, state.diagnostics))
+        raise state.diagnostics.fail("S115", f"more than {resolve.MAX_IMPORTS} imports inside each other", span)
+    text = prototxt.decode(prototxt.read_bytes(path, state.diagnostics, span))
     if text is None:
-        raise state.diagnostics.fail("S005", f"{path} is no text in UTF-8")
+        raise state.diagnostics.fail("S005", f"{path} is no text in UTF-8", span)
     inner = _State(path, {}, True, None, state.diagnostics, importing=(*state.importing, resolved))
     tree = parse(Source(str(path), text), state.diagnostics)
-    program = resolve.resolve(tree, path, {}, lambda other: _import_blocks(other, inner), state.diagnostics)
+    program = resolve.resolve(tree, path, {}, lambda other, at: _import_blocks(other, at, inner), state.diagnostics)
     return program.blocks
 
 
@@ -181,12 +181,12 @@ def _expand(state: _State) -> None:
 
 def _load_net(base: ast.Constant, state: _State) -> tuple[caffe_pb2.NetParameter, pathlib.Path]:
     path = resolve.inside(state.path, base, state.diagnostics)
-    return prototxt.read_as(path, caffe_pb2.NetParameter, state.diagnostics), path
+    return prototxt.read_as(path, caffe_pb2.NetParameter, state.diagnostics, base.span), path
 
 
 def _load_solver(base: ast.Constant, state: _State) -> tuple[caffe_pb2.SolverParameter, pathlib.Path]:
     path = resolve.inside(state.path, base, state.diagnostics)
-    return prototxt.read_as(path, caffe_pb2.SolverParameter, state.diagnostics), path
+    return prototxt.read_as(path, caffe_pb2.SolverParameter, state.diagnostics, base.span), path
 
 
 def _settings(state: _State) -> None:

@@ -99,13 +99,15 @@ class Fix:
 
     def __str__(self) -> str:
         if not self.span.text:
-            return f"insert {self.replacement}"
+            return f"insert {self.replacement.strip()}"
+        if not self.replacement:
+            return f"remove {self.span.text}"
         return f"{self.span.text} -> {self.replacement}"
 
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One finding. `code` is stable and documented (`sparknet-compile --explain CODE`); `span` is None for a whole file."""
+    """One finding. `code` is stable (`sparknet-compile --explain CODE`); `span` is None for a whole file."""
 
     code: str
     severity: Severity
@@ -127,10 +129,12 @@ class Diagnostics:
     """Collects what the passes find."""
 
     found: list[Diagnostic] = field(default_factory=list)
+    errors: int = 0  # reported so far, those said before of the same place counted in
     _seen: set[tuple[str, str, Span | None]] = field(default_factory=set)
 
     def add(self, diagnostic: Diagnostic) -> None:
         """Keeps it, unless it was said before of the same place: a block is expanded many times."""
+        self.errors += diagnostic.severity == "error"
         key = (diagnostic.code, diagnostic.message, diagnostic.span)
         if key not in self._seen:
             self._seen.add(key)
@@ -185,7 +189,7 @@ class Diagnostics:
     @property
     def has_errors(self) -> bool:
         """Whether any of them is an error."""
-        return any(diagnostic.severity == "error" for diagnostic in self.found)
+        return self.errors > 0
 
     def sorted(self) -> list[Diagnostic]:
         """In the order of the text, those of a whole file first."""
@@ -203,7 +207,7 @@ _MAX_SHOWN = 50
 
 
 def render_diagnostics(diagnostics: Iterable[Diagnostic], *, color: bool = False) -> str:
-    """The text that a terminal shows, one box for each and a closing line with their number; empty when there is none."""
+    """The text for a terminal: a box for each, then the number of errors; empty when there is none."""
     everything = list(diagnostics)
     boxes = [render(diagnostic, color=color) for diagnostic in everything[:_MAX_SHOWN]]
     if len(everything) > _MAX_SHOWN:
@@ -273,7 +277,7 @@ def _paint(style: str, text: str, color: bool) -> str:
 
 
 def closest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
-    """The candidates that a misspelling of `name` may have meant, the likeliest first (Damerau-Levenshtein distance)."""
+    """The candidates that `name` may be a misspelling of, the likeliest first (Damerau-Levenshtein distance)."""
     allowed = max(1, len(name) // 3)
     scored = []
     for candidate in set(candidates):
@@ -286,7 +290,7 @@ def closest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
 
 
 def edit_distance(one: str, other: str) -> int:
-    """Insertions, deletions, substitutions and swaps of neighbours that turn `one` into `other` (each place edited once)."""
+    """Insertions, deletions, substitutions and swaps of neighbours that turn `one` into `other`."""
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):

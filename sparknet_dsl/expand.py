@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from . import ast, schema
 from .diagnostics import Diagnostics, Failed, Fix, Label, Span, closest, did_you_mean
 from .fields import Fields, LayerFields, columns_query
-from .layers import Asserted, Blob, Layer, Network
+from .layers import GHOST, Asserted, Blob, Layer, Network
 from .proto import caffe_pb2
 from .resolve import BlockDefinition, Program, Scope, unknown_type
 from .values import Names, Value, evaluate, evaluate_args, items, text, truth
@@ -33,7 +33,7 @@ class _Frame:
     """A body under expansion: the net's, or that of one use of a block."""
 
     scope: Scope
-    labels: dict[str, Blob | None] = field(default_factory=dict)  # None: its statement failed
+    labels: dict[str, Blob] = field(default_factory=dict)
     label_spans: dict[str, Span] = field(default_factory=dict)
     prefix: str = ""
     self_name: str | None = None
@@ -86,8 +86,10 @@ class _Expansion:
             self.frame.labels = _Anything(self.frame.labels)
         try:
             self._body(self.frame, self.node.body)
-        except (_Stop, Failed):
-            pass
+        except _Stop:
+            raise Failed from None
+        except Failed:
+            pass  # said already; what stands is still checked
         self._warn_unused_blocks()
         return Network(self.message, self.layers, self.node.span, self.node, self.assertions)
 
@@ -111,7 +113,7 @@ class _Expansion:
                     if name is None:  # any later name may have been one that it would have made
                         frame.labels = _Anything(frame.labels)
                     else:
-                        frame.labels.setdefault(name, None)
+                        frame.labels.setdefault(name, GHOST)
         if result is None:
             raise Failed
         return result
@@ -143,6 +145,8 @@ class _Expansion:
         for stage in node.stages:
             values, spans = self._stage(frame, stage, values, spans), []
         if node.capture:
+            if GHOST in values:
+                values = [GHOST] * len(node.capture)
             if len(node.capture) != len(values):
                 raise self.diagnostics.fail(
                     "S203", f"{len(node.capture)} names for {len(values)} values", node.capture[0].span
@@ -155,10 +159,17 @@ class _Expansion:
 
     def _stage(self, frame: _Frame, node: ast.Stage, inputs: list[Blob], spans: list[Span]) -> list[Blob]:
         self._step(node.span, frame)
-        if isinstance(node, ast.Labelled):
-            return self._call(frame, node.call, node.labels, inputs, spans)
-        if isinstance(node, ast.Call):
-            return self._call(frame, node, (), inputs, spans)
+        if isinstance(node, ast.Labelled | ast.Call):
+            call, labels = (node.call, node.labels) if isinstance(node, ast.Labelled) else (node, ())
+            try:
+                return self._call(frame, call, labels, inputs, spans)
+            except Failed:  # the rest of the flow is still checked
+                for label in labels:
+                    if label.literal is None:
+                        frame.labels = _Anything(frame.labels)
+                    else:
+                        frame.labels.setdefault(label.literal, GHOST)
+                return [GHOST] * max(1, len(labels))
         if isinstance(node, ast.If):
             holds = truth(evaluate(node.condition, frame.names(), self.diagnostics), self.diagnostics)
             return self._chain(frame, node.then if holds else node.otherwise or (), inputs, spans)
@@ -246,6 +257,8 @@ class _Expansion:
             raise self.diagnostics.fail("S205", "a block does not run in place", node.bang, "leave out the `!`")
         if len(frame.trail) >= MAX_BLOCK_DEPTH:
             raise self.diagnostics.fail("S003", f"blocks nested more than {MAX_BLOCK_DEPTH} deep", node.callee_span)
+        if GHOST in inputs and len(inputs) != len(definition.inputs):
+            raise Failed
         if len(inputs) != len(definition.inputs):
             wanted = ", ".join(name.literal or "…" for name in definition.inputs)
             raise self.diagnostics.fail(
@@ -255,7 +268,7 @@ class _Expansion:
                 secondary=[Label(definition.name_span, "defined here")],
             )
         texts = [self._text(frame, label) for label in labels]
-        name = self._full(frame, texts[0]) if texts else None
+        name = self._full(frame, texts[0], labels[0].span) if texts else None
         line = node.callee_span.line
         inner = _Frame(
             self._arguments(frame, block, node),
@@ -272,6 +285,8 @@ class _Expansion:
         for made, inner_value in inner.labels.items():
             if made not in own:
                 frame.labels.setdefault(f"{texts[0]}/{made}" if texts else made, inner_value)
+        if GHOST in result and len(labels) > len(result):
+            raise Failed
         if labels and len(labels) > len(result):
             raise self.diagnostics.fail(
                 "S203",
@@ -331,7 +346,9 @@ class _Expansion:
         fields = LayerFields(Fields(self.diagnostics, names))
         bound = fields.bind(type_name, args, frame.scope.defaults.get(type_name, {}))
         texts = [self._text(frame, label) for label in labels]
-        full = [self._full(frame, label) for label in texts] or [self._automatic(frame, type_name)]
+        full = [self._full(frame, name, label.span) for name, label in zip(texts, labels, strict=True)] or [
+            self._automatic(frame, type_name)
+        ]
         message = caffe_pb2.LayerParameter(name=full[0], type=type_name)
         message.bottom.extend(blob.name for blob in inputs)
         if node.bang is not None:
@@ -343,6 +360,8 @@ class _Expansion:
         fields.apply(message, type_name, bound)
         if type_name == schema.ANY_TYPE and "type" not in given:
             raise self.diagnostics.fail("S309", '`Layer` needs a type: Layer(type="…")', node.callee_span)
+        if GHOST in inputs:
+            raise Failed
         phases = node.phases or frame.phases
         for phase in phases:
             if phase.name in _PHASES:
@@ -434,17 +453,21 @@ class _Expansion:
             for part in name.parts
         )
 
-    def _full(self, frame: _Frame, label: str) -> str:
+    def _full(self, frame: _Frame, label: str, span: Span) -> str:
         if label == "self" and frame.outer is not None:
             if frame.self_name is None:
                 raise self.diagnostics.fail(
-                    "S116", "`self` is the name of the block's use, and this use has none", None
+                    "S116",
+                    "`self` is the name of the block's use, and the use has none",
+                    span,
+                    notes=[f"in {frame.trail[-1]}"],
+                    help="label the use: name: block(…)",
                 )
             return frame.self_name
         return frame.prefix + label
 
     def _bind(self, frame: _Frame, label: str, value: Blob, span: Span) -> Blob:
-        """Gives a value a name; a second definition of the name is another phase's (if not, the graph check says so)."""
+        """Gives a value a name; if the name was taken it should be in another phase, which the graph check looks into."""
         known = frame.labels.get(label)
         if known is not None and known.name == value.name:
             value = Blob(value.name, tuple(dict.fromkeys((*known.producers, *value.producers))))
@@ -455,14 +478,9 @@ class _Expansion:
     def _lookup(self, frame: _Frame, name: ast.Name) -> Blob:
         label = self._text(frame, name)
         if label in frame.labels:
-            value = frame.labels[label]
-            if value is None:
-                raise Failed
-            return value
-        if set(re.findall(r"\w+", label)) & self.program.broken:
-            raise Failed
-        if isinstance(frame.labels, _Anything):
-            raise Failed
+            return frame.labels[label]
+        if isinstance(frame.labels, _Anything) or set(re.findall(r"\w+", label)) & self.program.broken:
+            return GHOST
         raise self._unknown(frame, label, name.span)
 
     def _unknown(self, frame: _Frame, label: str, span: Span) -> Failed:
@@ -539,7 +557,7 @@ class _Expansion:
                     layer.bottoms = [Blob(bottom) for bottom in layer.message.bottom]
 
 
-class _Anything(dict[str, "Blob | None"]):
+class _Anything(dict[str, Blob]):
     """Labels of a body that failed in part: any name that it lacks may have been defined there."""
 
 

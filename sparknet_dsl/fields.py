@@ -1,10 +1,11 @@
 """Puts values into the fields of messages, with a clear word where they do not fit."""
 
+import contextlib
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -20,7 +21,7 @@ _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
-_SHAPE_DIM = cast(FieldDescriptor, schema.SHAPE.fields_by_name["dim"])
+_SHAPE_DIM = schema.SHAPE.fields_by_name["dim"]
 _FLOAT_MAX = 3.4028235677973366e38  # what rounds to the largest float32
 
 
@@ -67,8 +68,9 @@ class Fields:
         return {**bound, **given}
 
     def set_all(self, message: Message, args: Iterable[Field], what: str) -> None:
-        """Sets fields of a message that is no layer: a net's, a solver's, the averaging loop's, a record's."""
+        """Sets fields of a message that is no layer: a net's, a solver's, a record's. Raises Failed."""
         descriptor = schema.descriptor_of(message)
+        before = self.diagnostics.errors
         for arg in self.bind(args, (), what).values():
             assert arg.name is not None
             field = schema.field_of(descriptor, arg.name)
@@ -83,7 +85,10 @@ class Fields:
                     fix=Fix(arg.name_span, near[0]) if near else None,
                 )
                 continue
-            self.assign(message, field, arg.value)
+            with contextlib.suppress(Failed):
+                self.assign(message, field, arg.value)
+        if self.diagnostics.errors > before:
+            raise Failed
 
     # One field
 
@@ -227,7 +232,8 @@ class Fields:
     def _wrong(
         self, field: FieldDescriptor, value: Value, wants: str, label: str, fix: Fix | None = None, code: str = "S105"
     ) -> Failed:
-        return self.diagnostics.fail(code, f"`{field.name}` wants {wants}", value.span, label, fix=fix)
+        verb = "is" if wants.startswith("one of") else "wants"
+        return self.diagnostics.fail(code, f"`{field.name}` {verb} {wants}", value.span, label, fix=fix)
 
 
 def _listing(names: Iterable[str], most: int = 12) -> str:
@@ -252,16 +258,14 @@ class LayerFields:
 
     def apply(self, layer: caffe_pb2.LayerParameter, type_name: str, bound: Mapping[str, Field]) -> None:
         """Sets every field; reports each that does not fit, then raises Failed if there was one."""
-        before = len(self._diagnostics.found)
+        before = self._diagnostics.errors
         sugar = {name: field for name, field in bound.items() if name in schema.PARAM_FIELDS}
         # Whole messages first: assigning one replaces what it held.
         for name, field in sorted(bound.items(), key=lambda item: not item[0].endswith("_param")):
             if name in sugar or (name == "columns" and type_name == schema.RDD_TYPE):
                 continue
-            try:
+            with contextlib.suppress(Failed):
                 self._apply_one(layer, type_name, name, field)
-            except Failed:
-                continue
         if "param" in bound and sugar:
             clash = next(iter(sugar.values()))
             self._diagnostics.error(
@@ -271,11 +275,9 @@ class LayerFields:
                 secondary=[Label(bound["param"].name_span, "and here")],
             )
         for field in sugar.values():
-            try:
+            with contextlib.suppress(Failed):
                 self._zip(layer, field)
-            except Failed:
-                continue
-        if any(found.severity == "error" for found in self._diagnostics.found[before:]):
+        if self._diagnostics.errors > before:
             raise Failed
 
     def _apply_one(self, layer: caffe_pb2.LayerParameter, type_name: str, name: str, arg: Field) -> None:

@@ -8,8 +8,10 @@ from .layers import PHASES, Blob, Layer, Network, active
 
 
 def check_graph(network: Network, diagnostics: Diagnostics, *, strict: bool = True) -> None:
-    """Reports what breaks a rule. Not `strict`: what Caffe runs all the same, in place over a blob that another layer's
-    backward pass reads, is a warning, as befits a net that somebody else wrote.
+    """Reports what breaks a rule.
+
+    Not `strict`: what Caffe runs all the same, in place over what another layer's backward pass reads, is a warning, as
+    befits a net that somebody else wrote.
     """
     for layer in network.layers:
         _check_arity(layer, diagnostics)
@@ -99,7 +101,7 @@ class _PhaseCheck:
         self.diagnostics = diagnostics
         self.strict = strict
         self.blobs: dict[str, _Version] = {}
-        self.missing: set[str] = set()
+        self.missing: set[str] = set()  # blobs, each said to be missing once
         self.names: dict[str, Layer] = {}
 
     def run(self, layers: list[Layer]) -> None:
@@ -114,10 +116,10 @@ class _PhaseCheck:
     def _read(self, layer: Layer, index: int, bottom: Blob) -> None:
         version = self.blobs.get(bottom.name)
         if version is None:
-            layer.broken = True
-            if bottom.name not in self.missing:
+            if bottom.name not in self.missing and not layer.broken:
                 self._missing(layer, index, bottom)
             self.missing.add(bottom.name)
+            layer.broken = True
             return
         here = [producer for producer in bottom.producers if self._is_here(producer)]
         if here and version.writer not in here and here[0] in self.names.values():
@@ -187,23 +189,28 @@ class _PhaseCheck:
             self.blobs[top] = _Version(layer)
 
     def _check_corruption(self, layer: Layer, top: str, version: _Version) -> None:
-        """A layer that needs in its backward pass what `layer` writes over: Caffe computes wrong gradients (caffe#2853)."""
-        if self.phase != "TRAIN" or layer.info is None or layer.message.type == "Split":
+        """Whether another layer needs what this one writes over: Caffe computes wrong gradients (BVLC/caffe#2853)."""
+        others = [reader for reader in version.readers if reader is not layer]
+        if others and not layer.broken:
+            layer.broken = True
+            self.diagnostics.error(
+                "S206",
+                f"`{layer.message.name}` would write over `{top}`, which `{others[0].message.name}` reads too",
+                layer.bang or layer.span,
+                "leave out the `!`" if layer.bang else "",
+                secondary=[Label(others[0].span, "read here")] if others[0].span else [],
+                fix=Fix(layer.bang, "") if layer.bang else None,
+            )
+        victim = version.writer
+        if others or self.phase != "TRAIN" or not (victim.info and victim.info.reads_top and victim.message.bottom):
             return
-        victim, verb = version.writer, "its own output"
-        if not (victim.info and victim.info.reads_top and victim.message.bottom):
-            readers = [reader for reader in version.readers if reader is not layer and reader.info]
-            readers = [reader for reader in readers if reader.info and reader.info.reads_bottom]
-            if not readers:
-                return
-            victim, verb = readers[0], f"`{top}`"
         say = self.diagnostics.error if self.strict else self.diagnostics.warn
         say(
             "S206",
             f"`{layer.message.name}` in place would corrupt the gradients of `{victim.message.name}`",
             layer.bang or layer.span,
             "leave out the `!`" if layer.bang else "",
-            secondary=[Label(victim.span, f"{victim.message.type} reads {verb} in its backward pass")]
+            secondary=[Label(victim.span, f"{victim.message.type} reads its own output in its backward pass")]
             if victim.span and layer.bang
             else [],
             notes=["Caffe trains on without a word (BVLC/caffe#2853)"],
@@ -242,7 +249,13 @@ class _PhaseCheck:
         if not any(layer.info and layer.info.loss for layer in layers):
             return
         for layer in _unread(layers):
-            if layer.info and not layer.info.loss and not layer.info.source and not layer.message.loss_weight:
+            if (
+                layer.info
+                and not layer.broken
+                and not layer.info.loss
+                and not layer.info.source
+                and not layer.message.loss_weight
+            ):
                 elsewhere = [other for other in self.network.layers if self._reads(other, layer)]
                 if not elsewhere and "labels" not in layer.info.bottom_names:
                     top = layer.message.top[0]

@@ -56,6 +56,10 @@ class Blob:
     producers: tuple[Layer, ...] = ()
 
 
+# Stands for a value whose statement failed: what reads it is checked as far as possible and left out of the net.
+GHOST = Blob("")
+
+
 @dataclass(frozen=True)
 class Asserted:
     """`is` with its names resolved; None stands for `_`."""

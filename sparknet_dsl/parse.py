@@ -23,8 +23,11 @@ MAX_NESTING = 64
 MAX_ERRORS = 20
 MAX_CHARACTERS = 4_000_000
 KEYWORDS = frozenset(
-    ("import", "option", "let", "default", "block", "net", "solver", "spark", "from", "replace", "drop", "set")
-    + ("as", "for", "in", "if", "else", "is", "or", "and", "not", "true", "false")
+    re.findall(
+        r"\w+",
+        "import option let default block net solver spark from replace drop set as for in if else is or and not "
+        "true false",
+    )
 )
 
 # What recovery and the nesting limit see of a text: strings, names and comments as a whole, brackets one by one.
@@ -90,7 +93,7 @@ def parse(source: Source, diagnostics: Diagnostics) -> ast.File:
         except UnexpectedInput as error:
             at = _offset(error, text)
             if not _follows_skipped(text, at, skipped):
-                _report(error, at, source, diagnostics)
+                _report(error, at, text, source, diagnostics)
         begin, end = _statement_around(text, at, skipped)
         broken.update(re.findall(r"[A-Za-z_]\w*", source.text[begin:end]))
         skipped.append((begin, end))
@@ -183,14 +186,13 @@ def _offset(error: UnexpectedInput, text: str) -> int:
     return min(error.pos_in_stream or 0, len(text))
 
 
-def _report(error: UnexpectedInput, at: int, source: Source, diagnostics: Diagnostics) -> None:
-    text = source.text
+def _report(error: UnexpectedInput, at: int, text: str, source: Source, diagnostics: Diagnostics) -> None:
     if isinstance(error, UnexpectedCharacters):
         _report_character(at, source, diagnostics)
         return
     token = cast(UnexpectedToken, error).token
     if token.type == "$END":
-        opened = _unclosed(source, len(text))
+        opened = _unclosed(source, text, len(text))
         end = Span(source, len(text.rstrip()), len(text.rstrip()))
         secondary = [Label(opened, "opened here")] if opened else []
         diagnostics.error(
@@ -204,7 +206,7 @@ def _report(error: UnexpectedInput, at: int, source: Source, diagnostics: Diagno
         )
         return
     before = text[:at].rstrip()
-    opened = _unclosed(source, at)
+    opened = _unclosed(source, text, at)
     if opened and opened.text in "([" and _begins_statement(text, at):
         diagnostics.error(
             "S001",
@@ -238,6 +240,9 @@ def _report(error: UnexpectedInput, at: int, source: Source, diagnostics: Diagno
     if token.type == "NAME" and not opened:
         near = closest(str(token), ("import", "option", "let", "default", "block", "net", "solver", "spark"))
         diagnostics.error("S001", f"`{token}` begins no statement", span, did_you_mean(near) or _expectation(error))
+        return
+    if str(token) == "}" and not opened:
+        diagnostics.error("S001", "this `}` closes nothing", span)
         return
     previous = re.search(r"\S+$", before)
     after = f" after `{previous.group()[-20:]}`" if previous and "\n" not in text[len(before) : at] else ""
@@ -280,9 +285,9 @@ def _spelled(terminal: str) -> str:
     return {"__ANON_0": "->", "PM": "+", "MD": "*", "CMP": "=="}.get(terminal, terminal.lower())
 
 
-def _unclosed(source: Source, at: int) -> Span | None:
-    """The innermost bracket that is open at `at`."""
-    stack = _open_brackets(source.text, at)
+def _unclosed(source: Source, text: str, at: int) -> Span | None:
+    """The innermost bracket that is open at `at` of the text, which is the source with what was skipped blanked out."""
+    stack = _open_brackets(text, at)
     return Span(source, stack[-1], stack[-1] + 1) if stack else None
 
 

@@ -21,9 +21,12 @@ _SOLVER_FIELDS = re.compile(
 )
 
 
-def read(path: pathlib.Path, diagnostics: Diagnostics) -> tuple[Message, Source]:
-    """The net or the solver in a file, whichever it is, upgraded to today's syntax; raises Failed."""
-    data = read_bytes(path, diagnostics)
+def read(path: pathlib.Path, diagnostics: Diagnostics, named: Span | None = None) -> tuple[Message, Source]:
+    """The net or the solver in a file, whichever it is, upgraded to today's syntax; raises Failed.
+
+    `named` is where another file names this one.
+    """
+    data = read_bytes(path, diagnostics, named)
     text = decode(data)
     if text is not None:
         source = Source(str(path), text)
@@ -39,28 +42,27 @@ def read(path: pathlib.Path, diagnostics: Diagnostics) -> tuple[Message, Source]
     return message, source
 
 
-def read_as(path: pathlib.Path, kind: type[M], diagnostics: Diagnostics) -> M:
+def read_as(path: pathlib.Path, kind: type[M], diagnostics: Diagnostics, named: Span | None = None) -> M:
     """The message of that kind in a file; raises Failed, also when the file holds the other kind."""
-    message, source = read(path, diagnostics)
+    message, _ = read(path, diagnostics, named)
     if not isinstance(message, kind):
         wanted = "net" if kind is caffe_pb2.NetParameter else "solver"
-        span = Span(source, 0, 0)
-        raise diagnostics.fail("S005", f"{path} holds no {wanted}", span if source.text else None)
+        raise diagnostics.fail("S005", f"{path} holds no {wanted}", named)
     return message
 
 
-def read_bytes(path: pathlib.Path, diagnostics: Diagnostics) -> bytes:
+def read_bytes(path: pathlib.Path, diagnostics: Diagnostics, named: Span | None = None) -> bytes:
     """A file's content; raises Failed with one clear message."""
     try:
         if path.is_dir():
-            raise diagnostics.fail("S005", f"{path} is a folder, not a model file")
+            raise diagnostics.fail("S005", f"{path} is a folder, not a model file", named)
         if path.stat().st_size > MAX_BYTES:
-            raise diagnostics.fail("S004", f"{path} is larger than {MAX_BYTES >> 20} MiB")
+            raise diagnostics.fail("S004", f"{path} is larger than {MAX_BYTES >> 20} MiB", named)
         return path.read_bytes()
     except OSError as error:
-        raise diagnostics.fail("S005", f"cannot read {path}: {error.strerror or error}")
+        raise diagnostics.fail("S005", f"cannot read {path}: {error.strerror or error}", named) from None
     except ValueError:
-        raise diagnostics.fail("S005", f"cannot read {str(path)!r}: no file has such a name")
+        raise diagnostics.fail("S005", f"cannot read {str(path)!r}: no file has such a name", named) from None
 
 
 def decode(data: bytes) -> str | None:
@@ -95,9 +97,9 @@ def parse_text(source: Source, kind: type[M], diagnostics: Diagnostics) -> M:
             span = span if span.start >= 0 else Span(source, start, start + len(name))
             span = Span(source, span.start, span.start + len(name))
             label = did_you_mean(closest(name, getattr(caffe_pb2, owner).DESCRIPTOR.fields_by_name))
-        raise diagnostics.fail("S104" if unknown else "S001", said or "not Caffe's text format", span, label)
+        raise diagnostics.fail("S104" if unknown else "S001", said or "not Caffe's text format", span, label) from None
     except RecursionError:
-        raise diagnostics.fail("S003", f"{source.name} is nested too deeply")
+        raise diagnostics.fail("S003", f"{source.name} is nested too deeply") from None
     return message
 
 
@@ -127,7 +129,7 @@ def upgrade(net: caffe_pb2.NetParameter, path: pathlib.Path, diagnostics: Diagno
     try:
         upgrade_net(net)
     except ValueError as error:
-        raise diagnostics.fail("S005", f"{path}: {error}")
+        raise diagnostics.fail("S005", f"{path}: {error}") from None
 
 
 def resolve_net_path(solver_path: pathlib.Path, named: str) -> pathlib.Path | None:

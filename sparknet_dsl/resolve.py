@@ -70,7 +70,7 @@ def resolve(
     tree: ast.File,
     path: pathlib.Path | None,
     defines: Mapping[str, str],
-    load_blocks: Callable[[pathlib.Path], Mapping[str, BlockDefinition]],
+    load_blocks: Callable[[pathlib.Path, Span], Mapping[str, BlockDefinition]],
     diagnostics: Diagnostics,
 ) -> Program:
     """The nets, solvers and `spark` of a file, each with the scope in which it stands.
@@ -116,7 +116,9 @@ def resolve(
             elif isinstance(item, ast.Import):
                 define(item.name, item.name_span)
                 file = inside(path, item.path, diagnostics)
-                scope = dataclasses.replace(scope, modules={**scope.modules, item.name: load_blocks(file)})
+                scope = dataclasses.replace(
+                    scope, modules={**scope.modules, item.name: load_blocks(file, item.path.span)}
+                )
             elif isinstance(item, ast.Net):
                 program.nets.append((item, scope))
             elif isinstance(item, ast.Solver):

@@ -53,6 +53,7 @@ class Target:
     field: FieldDescriptor
 
 
+@functools.cache
 def layer_types() -> "Mapping[str, LayerType]":
     """The engine's layer types by name."""
     from .caffe_ext import layer_types as registry
@@ -95,7 +96,7 @@ def descriptor_of(message: Message) -> Descriptor:
 
 def field_of(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
     """The field of that name, if the message has one."""
-    return cast("FieldDescriptor | None", descriptor.fields_by_name.get(name))
+    return descriptor.fields_by_name.get(name)
 
 
 def own_fields(type_name: str) -> list[str]:

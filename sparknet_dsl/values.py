@@ -239,7 +239,7 @@ def _arithmetic(span: Span, operator: str, left: Value, right: Value, diagnostic
             return _bounded(span, a / b, diagnostics)
         return _bounded(span, a // b if operator == "//" else a % b, diagnostics)
     except OverflowError:
-        raise diagnostics.fail("S004", "the result is too large", span)
+        raise diagnostics.fail("S004", "the result is too large", span) from None
 
 
 def _range(node: ast.FunctionCall, args: list[Value], diagnostics: Diagnostics) -> Value:
