@@ -1,20 +1,13 @@
 """The engine: Caffe's nets and solvers in C++ on oneDNN, with pycaffe's names.
 
-`Net` and `Solver` behave as BVLC Caffe 1.0's; `layer_types()` tells which layers there are, `check_net` what is wrong with
-a net and which shapes it has. Whatever goes wrong natively arrives as an EngineError.
+`Net` and `Solver` behave as BVLC Caffe 1.0's; `layer_types()` tells which layers there are, `check_net` what is wrong
+with a net and which shapes it has. Whatever goes wrong natively arrives as an EngineError.
 """
 
 if __name__ == "caffe_ext":
     raise ImportError("this folder is the package sparknet_dsl.caffe_ext: import it by that name")
 
-try:
-    from . import _native
-except ImportError as error:
-    from ._library import load_onednn
-
-    load_onednn(error)
-    from . import _native
-
+from . import _library as _library  # first: it loads what the native module needs
 from ._native import Blob, Transformer, isa, num_threads, set_num_threads
 from .mean import read_mean
 from .net import TEST, TRAIN, Layer, Net

@@ -1,5 +1,6 @@
-"""Finds oneDNN's library where the engine's run path does not reach it: `pip install --target`, editable installs."""
+"""Loads oneDNN where the engine's run path does not reach it: after `pip install --target`, in editable installs."""
 
+import importlib
 import importlib.metadata
 
 LIBRARY = "libdnnl.so.3"
@@ -7,7 +8,7 @@ DISTRIBUTION = "onednn-cpu-gomp"
 
 
 def load_onednn(failure: ImportError) -> None:
-    """Loads oneDNN's library from its wheel; `failure` is what the engine's own import raised.
+    """Loads the library of oneDNN's wheel; `failure` is what the engine's own import raised.
 
     Raises `failure` again when it is not about oneDNN, else an ImportError that says what to install.
     """
@@ -27,3 +28,9 @@ def load_onednn(failure: ImportError) -> None:
         f"{LIBRARY} was not found: pip install {DISTRIBUTION}==2023.2.0, or put the folder of your oneDNN 3 on "
         "LD_LIBRARY_PATH"
     ) from failure
+
+
+try:
+    importlib.import_module("._native", __package__)
+except ImportError as error:
+    load_onednn(error)

@@ -24,12 +24,10 @@ cdef extern from "core/error.h" namespace "sparknet" nogil:
 
     const char* kind_name(ErrorKind kind)
 
-cdef extern from "core/threads.h" namespace "sparknet" nogil:
+cdef extern from "core/machine.h" namespace "sparknet" nogil:
     void c_set_num_threads "sparknet::set_num_threads"(int threads) except +raise_error
     int c_num_threads "sparknet::num_threads"()
     void use_threads()
-
-cdef extern from "core/isa.h" namespace "sparknet" nogil:
     string c_isa "sparknet::isa"() except +raise_error
 
 cdef extern from "core/message.h" namespace "sparknet" nogil:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import EngineError, WeightsError
-from ..proto import caffe_pb2
+from ..proto import caffe_pb2, weights_pb2
 from . import _native
 from ._native import Blob
 from .messages import net_message
-from .weights import Array, fit, read_weights, write_weights
+from .weights import Array, blob_array, fit, read_weights, write_weights
 
 TRAIN = 0
 TEST = 1
@@ -56,15 +56,17 @@ class Net:
         stages: Sequence[str] = (),
         seed: int | None = None,
     ) -> None:
-        if not isinstance(phase, int):
-            phase, weights = (TEST if legacy_phase is None else legacy_phase), phase
-        elif legacy_phase is not None:
-            raise EngineError("Net takes (source, phase) or (source, weights, phase)")
+        if isinstance(phase, int):
+            if legacy_phase is not None:
+                raise EngineError("Net takes (source, phase) or (source, weights, phase)")
+            self.phase = phase
+        else:
+            weights = phase
+            self.phase = TEST if legacy_phase is None else legacy_phase
         self._message = net_message(source)
         self.name = self._message.name
-        self.phase = phase
         all_stages = [*self._message.state.stage, *stages]
-        self._native = _native.Net(self._message, phase, level, all_stages, pick_seed(seed))
+        self._native = _native.Net(self._message, self.phase, level, all_stages, pick_seed(seed))
 
         blobs = self._native.blobs()
         layers = self._native.layers()
@@ -83,6 +85,7 @@ class Net:
         self.inputs: list[str] = [names[i] for i in self._native.inputs()]
         self.outputs: list[str] = [names[i] for i in self._native.outputs()]
         self.loss = math.nan  # of the last forward pass
+        self._take_blobs()
         if weights is not None:
             self.copy_from(weights)
 
@@ -121,8 +124,8 @@ class Net:
         self._native.clear_param_diffs()
 
     def set_seed(self, seed: int) -> None:
-        """From here on what Dropout and its like draw is a function of `seed` and the passes since; 0 <= seed < 2^64."""
-        self._native.set_seed(seed)
+        """From here on what Dropout and its like draw is a function of `seed` (below 2^64) and the passes since."""
+        self._native.set_seed(pick_seed(seed))
 
     @property
     def flat_data(self) -> Array:
@@ -140,23 +143,12 @@ class Net:
     def copy_from(self, path: str | os.PathLike[str]) -> None:
         """Copies the weights in the file `path` into the layers of the same names; other layers stay as they are.
 
-        Raises WeightsError, and changes nothing, when the file cannot be read, or a layer's parameters differ in number or
-        shape.
+        Raises WeightsError, and changes nothing, when the file cannot be read, or a layer's parameters differ in number
+        or shape.
         """
-        found = []
         saved = read_weights(path)
-        for layer in self.layers:
-            arrays = saved.get(layer.name)
-            if arrays is None:
-                continue
-            if len(arrays) != len(layer.blobs):
-                raise WeightsError(
-                    f"{path}: layer `{layer.name}` has {len(arrays)} parameters in the file and {len(layer.blobs)} in the net"
-                )
-            for i, (values, blob) in enumerate(zip(arrays, layer.blobs, strict=True)):
-                found.append((blob, fit(values, blob.shape, f"{path}: layer `{layer.name}`, parameter {i}")))
-        for blob, values in found:
-            blob.data[...] = values
+        found = [(layer, saved[layer.name]) for layer in self.layers if layer.name in saved]
+        _copy_weights(found, str(path))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the net with its weights to `path`, a `.caffemodel`; whole or not at all.
@@ -176,13 +168,28 @@ class Net:
                 saved.blobs.add(shape={"dim": blob.shape}, data=blob.data.ravel())
         return message
 
+    def _take_blobs(self) -> None:
+        """Moves the weights that the message itself holds into the layers."""
+        found = []
+        for index, layer in zip(self._indices, self.layers, strict=True):
+            if index >= 0 and self._message.layer[index].blobs:
+                where = f"net {self.name}: layer `{layer.name}`"
+                blobs = self._message.layer[index].blobs
+                arrays = [
+                    blob_array(weights_pb2.Blob.FromString(blob.SerializeToString()), f"{where}, parameter {i}")
+                    for i, blob in enumerate(blobs)
+                ]
+                found.append((layer, arrays))
+        _copy_weights(found, f"net {self.name}")
+        for each in self._message.layer:
+            each.ClearField("blobs")
+
     def _layers_message(self) -> caffe_pb2.NetParameter:
         message = caffe_pb2.NetParameter(name=self.name)
         for index, layer in zip(self._indices, self.layers, strict=True):
             saved = message.layer.add()
             if index >= 0:
                 saved.CopyFrom(self._message.layer[index])
-                saved.ClearField("blobs")
             else:
                 saved.name, saved.type = layer.name, layer.type
                 saved.top.extend(self.top_names[layer.name])
@@ -190,6 +197,20 @@ class Net:
             saved.ClearField("bottom")
             saved.bottom.extend(self.bottom_names[layer.name])
         return message
+
+
+def _copy_weights(found: Sequence[tuple[Layer, Sequence[Array]]], where: str) -> None:
+    """Copies arrays into layers, all or, when anything does not fit (WeightsError), none."""
+    fitted: list[tuple[Blob, Array]] = []
+    for layer, arrays in found:
+        if len(arrays) != len(layer.blobs):
+            raise WeightsError(
+                f"{where}: layer `{layer.name}` has {len(arrays)} parameters there and {len(layer.blobs)} in this net"
+            )
+        for i, (values, blob) in enumerate(zip(arrays, layer.blobs, strict=True)):
+            fitted.append((blob, fit(values, blob.shape, f"{where}: layer `{layer.name}`, parameter {i}")))
+    for blob, values in fitted:
+        blob.data[...] = values
 
 
 def pick_seed(seed: int | None) -> int:

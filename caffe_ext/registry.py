@@ -14,9 +14,9 @@ class LayerType:
 
     `messages` are the fields of LayerParameter that hold the type's settings, searched in this order; `positional` the
     settings that may be given by position. `max_bottoms` and `max_tops` are None where any number will do, `same_tops`
-    asks for as many tops as bottoms. `in_place` allows its top to be its bottom; `reads_bottom` and `reads_top` say what
-    its backward pass needs unspoilt by layers that work in place after it. `loss`: its first top counts in the objective
-    unless `loss_weight` says otherwise. `source`: its tops are filled from outside.
+    asks for as many tops as bottoms. `in_place` allows its top to be its bottom; `reads_bottom` and `reads_top` say
+    what its backward pass needs unspoilt by layers that work in place after it. `loss`: its first top counts in the
+    objective unless `loss_weight` says otherwise. `source`: its tops are filled from outside.
     """
 
     name: str

@@ -32,8 +32,8 @@ class LayerProblem:
     """One thing that is wrong with a layer.
 
     `kind` is type (unknown type), bottoms or tops (wrong number), blob (unknown bottom), duplicate (top defined twice),
-    shape, field (a setting makes no sense), param (sharing, too many), phase, memory or state; `bottom` tells which bottom
-    is to blame, if any.
+    shape, field (a setting makes no sense), param (sharing, too many), phase, memory or state; `bottom` tells which
+    bottom is to blame, if any.
     """
 
     index: int

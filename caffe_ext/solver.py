@@ -1,5 +1,6 @@
 """Solvers, with pycaffe's names."""
 
+import functools
 import logging
 import math
 import os
@@ -25,9 +26,9 @@ TestFeed = Callable[[int, int], None]
 class Solver:
     """Trains a net as BVLC Caffe 1.0 does: `param` is a solver prototxt or a SolverParameter.
 
-    `net` replaces the net that `param` names. `seed` replaces `random_seed`; without either, weights are filled by chance.
-    Paths inside `param` are relative to the working directory, as in Caffe. Nets for tests are built where `test_iter`
-    asks for them.
+    `net` replaces the net that `param` names. `seed` replaces `random_seed`; without either, weights are filled by
+    chance. Paths inside `param` are relative to the working directory, as in Caffe. Nets for tests are built where
+    `test_iter` asks for them; they get the train net's weights before each test.
 
     Raises EngineError for settings that make no sense, LayerError for what a layer refuses.
     """
@@ -44,14 +45,15 @@ class Solver:
         if seed is None and self.param.random_seed >= 0:
             seed = self.param.random_seed
         self._seed = pick_seed(seed)
-        self.net = _build(net_message(net) if net is not None else _train_net(self.param), TRAIN, self.param.train_state, self._seed)
-        self.test_nets = [
-            _build(message, TEST, state, self._seed) for message, state in _test_nets(self.param, net)
-        ]
+        self.net = _build(
+            net_message(net) if net is not None else _train_net(self.param), TRAIN, self.param.train_state, self._seed
+        )
+        self.test_nets = [_build(message, TEST, state, self._seed) for message, state in _test_nets(self.param, net)]
         self._native = _native.Solver(self.param, self.net._native)
         self._losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))
-        for path in self.param.weights:
-            self.net.copy_from(path)
+        for paths in self.param.weights:
+            for path in paths.split(","):
+                self.net.copy_from(path.strip())
 
     @property
     def iter(self) -> int:
@@ -89,14 +91,14 @@ class Solver:
         """Runs `n` iterations and gives the loss of each, the mean over its `iter_size` passes.
 
         `feed(k)` is called before every forward pass, `k` counting the passes of this call; it may write into the net's
-        inputs. An exception in it ends the call, and the parameters are those after the last whole iteration. Where `param`
-        asks for tests and snapshots they are made as in Caffe; `test_feed(net, k)` is called before pass `k` of a test.
+        inputs. An exception in it ends the call, and the parameters are those after the last whole iteration. Where
+        `param` asks for tests and snapshots they are made as in Caffe; `test_feed(net, k)` is called before pass `k` of
+        a test.
         """
         losses: list[float] = []
         size = self.param.iter_size
         for done in range(n):
-            interval = self.param.test_interval
-            if self.test_nets and interval and self.iter % interval == 0 and (self.iter > 0 or self.param.test_initialization):
+            if self._test_is_due() and (self.iter > 0 or self.param.test_initialization):
                 self.test_all(test_feed)
             self.net.clear_param_diffs()
             loss = 0.0
@@ -140,18 +142,24 @@ class Solver:
 
             [loss] = self.step(1, feed_from, test_feed=test_feed)
             if not math.isfinite(loss):
-                raise DivergedError(f"the loss is {loss} in iteration {self.iter - 1}: try a smaller base_lr, or clip_gradients")
+                raise DivergedError(
+                    f"the loss is {loss} in iteration {self.iter - 1}: try a smaller base_lr, or clip_gradients"
+                )
         every = self.param.snapshot
         if self.param.snapshot_after_train and (not every or self.iter % every != 0) and self.iter > first:
             self.snapshot()
-        if self.test_nets and self.param.test_interval and self.iter % self.param.test_interval == 0:
+        if self._test_is_due():
             self.test_all(test_feed)
+
+    def _test_is_due(self) -> bool:
+        interval = self.param.test_interval
+        return bool(self.test_nets) and interval > 0 and self.iter % interval == 0
 
     def test_all(self, feed: TestFeed | None = None) -> list[dict[str, Any]]:
         """`test` for each test net; the results are logged."""
         results = []
         for index in range(len(self.test_nets)):
-            results.append(self.test(index, None if feed is None else lambda k, index=index: feed(index, k)))
+            results.append(self.test(index, None if feed is None else functools.partial(feed, index)))
             for name, value in results[-1].items():
                 _log.info("iteration %d, test net %d: %s = %s", self.iter, index, name, value)
         return results
@@ -177,7 +185,9 @@ class Solver:
             for name, values in net.forward().items():
                 sums[name] = sums.get(name, 0.0) + values.astype("f8")
             loss += net.loss
-        means = {name: float(total.item()) / passes if total.size == 1 else total / passes for name, total in sums.items()}
+        means = {
+            name: float(total.item()) / passes if total.size == 1 else total / passes for name, total in sums.items()
+        }
         if self.param.test_compute_loss:
             means.setdefault("loss", loss / passes)
         return means
@@ -185,8 +195,8 @@ class Solver:
     def snapshot(self, prefix: str | os.PathLike[str] | None = None) -> tuple[str, str]:
         """Writes `<prefix>_iter_<n>.caffemodel` and `.solverstate` and gives their paths.
 
-        Without `prefix`, `snapshot_prefix` counts, or the solver's file name without its extension. Each file is written
-        whole or not at all; raises OutputError when that fails, EngineError without any prefix.
+        Without `prefix`, `snapshot_prefix` counts, or the solver's file name without its extension. Each file is
+        written whole or not at all; raises OutputError when that fails, EngineError without any prefix.
         """
         if self.param.snapshot_format != caffe_pb2.SolverParameter.BINARYPROTO:
             raise EngineError("snapshot_format HDF5 is not among what can be written: BINARYPROTO is")
@@ -271,7 +281,9 @@ def _test_nets(
         raise EngineError(f"test_iter must be given once for each test net: {len(own)} times, not {wanted}")
     sources = [*own, *[shared] * (wanted - len(own))]
     if param.test_state and len(param.test_state) != wanted:
-        raise EngineError(f"test_state must be given once for each test net: {wanted} times, not {len(param.test_state)}")
+        raise EngineError(
+            f"test_state must be given once for each test net: {wanted} times, not {len(param.test_state)}"
+        )
     if sources and param.test_interval <= 0:
         raise EngineError("test_iter asks for tests: set test_interval as well")
     states = list(param.test_state) or [caffe_pb2.NetState()] * wanted

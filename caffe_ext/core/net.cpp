@@ -9,9 +9,9 @@
 #include <utility>
 
 #include "core/filler.h"
+#include "core/machine.h"
 #include "core/parallel.h"
 #include "core/random.h"
-#include "core/threads.h"
 
 namespace sparknet {
 
@@ -437,7 +437,8 @@ void Net::add_params(NetLayer& to) {
   const auto& specs = to.param.messages("param");
   auto& params = to.layer->params;
   if (specs.size() > params.size()) {
-    fail(ErrorKind::kParam, "has settings for ", specs.size(), " parameters, but only ", params.size(), " parameters");
+    fail(ErrorKind::kParam, "`param` is given ", specs.size(), " times, but the layer has ",
+         number_of(static_cast<int>(params.size()), static_cast<int>(params.size()), "parameter"));
   }
   const Message unset = to.param.empty("param");
   for (size_t i = 0; i < params.size(); ++i) {

@@ -1,5 +1,7 @@
-// How many threads the engine's loops and oneDNN use.
+// What of the machine the engine uses: threads and instruction sets.
 #pragma once
+
+#include <string>
 
 namespace sparknet {
 
@@ -8,5 +10,8 @@ void set_num_threads(int threads);
 int num_threads();
 // OpenMP keeps its count per calling thread: every entry into the engine sets it.
 void use_threads();
+
+// The instruction set that oneDNN uses, in its own words.
+std::string isa();
 
 }  // namespace sparknet
