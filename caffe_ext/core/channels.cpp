@@ -27,8 +27,8 @@ ChannelView ChannelView::of_axis(const Tensor& tensor, int axis) {
   const LayoutPtr layout = tensor.layout();
   if (!layout || layout->desc.get_dims() != shape || axis != 1) return plain;
 
-  // N × C × spatial with the channels split into blocks, as nChw16c has them, or with the channels last (no such split: one
-  // block of all channels).
+  // N × C × spatial with the channels split into blocks, as nChw16c has them, or with the channels last (no such split:
+  // one block of all channels).
   const auto& desc = layout->desc;
   const auto blocks = desc.get_inner_blks();
   const auto padded = desc.get_padded_dims();

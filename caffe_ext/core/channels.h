@@ -86,7 +86,9 @@ std::vector<float> channel_sums(const ChannelView& view, const Value& value) {
     } else {
       for (int64_t i = 0; i < view.inner; ++i) {
 #pragma omp simd
-        for (int64_t lane = 0; lane < view.block; ++lane) sums[lane] += value(first + i * view.block + lane, channel + lane);
+        for (int64_t lane = 0; lane < view.block; ++lane) {
+          sums[lane] += value(first + i * view.block + lane, channel + lane);
+        }
       }
     }
   });

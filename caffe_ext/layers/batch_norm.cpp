@@ -7,13 +7,13 @@
 namespace sparknet {
 
 // Batch normalisation without scale and shift, which are a Scale layer's (Ioffe and Szegedy, "Batch normalization:
-// accelerating deep network training by reducing internal covariate shift", ICML 2015): y = (x - mean) / sqrt(variance + eps)
-// for each channel (axis 1).
+// accelerating deep network training by reducing internal covariate shift", ICML 2015): y = (x - mean) / sqrt(variance
+// + eps) for each channel (axis 1).
 //
-// As in Caffe: the parameters are the sums of means and of variances that decay by moving_average_fraction, and the sum of
-// the weights in both, by which they are divided when used; while that is 0 mean and variance are 0. In TRAIN the batch's
-// own mean and (biased) variance normalise, and each forward pass adds them (the variance unbiased) to the sums;
-// use_global_stats, which defaults to the phase being TEST, takes the sums instead and leaves them alone.
+// As in Caffe: the parameters are the sums of means and of variances that decay by moving_average_fraction, and the sum
+// of the weights in both, by which they are divided when used; while that is 0 mean and variance are 0. In TRAIN the
+// batch's own mean and (biased) variance normalise, and each forward pass adds them (the variance unbiased) to the
+// sums; use_global_stats, which defaults to the phase being TEST, takes the sums instead and leaves them alone.
 class BatchNormLayer : public Layer {
  public:
   using Layer::Layer;

@@ -10,20 +10,25 @@ namespace {
 
 using Extents = std::vector<int64_t>;
 
-// A setting that has one value for each spatial axis: from the repeated `field` (one value for all axes, or one for each;
-// `preset` where there is none) or from `field_h` and `field_w`, which need two spatial axes and exclude the former.
+// A setting that has one value for each spatial axis: from the repeated `field` (one value for all axes, or one for
+// each; `preset` where there is none) or from `field_h` and `field_w`, which need two spatial axes and exclude the
+// former.
 Extents per_axis(const Message& param, const std::string& field, const std::string& field_h, const std::string& field_w,
                  int axes, int64_t preset, int64_t least) {
   Extents values;
   const Extents& given = param.integers(field);
   if (!field_h.empty() && (param.has(field_h) || param.has(field_w))) {
-    if (!given.empty()) fail(ErrorKind::kField, field, " and ", field_h, "/", field_w, " exclude each other: keep one form");
+    if (!given.empty()) {
+      fail(ErrorKind::kField, field, " and ", field_h, "/", field_w, " exclude each other: keep one form");
+    }
     if (axes != 2) {
-      fail(ErrorKind::kField, field_h, " and ", field_w, " need a bottom with 2 spatial axes, this one has ", axes, ": give ",
-           field, " for each axis");
+      fail(ErrorKind::kField, field_h, " and ", field_w, " need a bottom with 2 spatial axes, this one has ", axes,
+           ": give ", field, " for each axis");
     }
     for (const std::string& name : {field_h, field_w}) {
-      if (least > 0 && !param.has(name)) fail(ErrorKind::kField, name, " is missing: ", field_h, " and ", field_w, " go together");
+      if (least > 0 && !param.has(name)) {
+        fail(ErrorKind::kField, name, " is missing: ", field_h, " and ", field_w, " go together");
+      }
       values.push_back(param.integer(name));
     }
   } else if (given.empty()) {
@@ -33,7 +38,8 @@ Extents per_axis(const Message& param, const std::string& field, const std::stri
   } else if (static_cast<int>(given.size()) == axes) {
     values = given;
   } else {
-    fail(ErrorKind::kField, field, " has ", given.size(), " values, the bottom ", axes, " spatial axes: give one for all or one for each");
+    fail(ErrorKind::kField, field, " has ", given.size(), " values, the bottom ", axes,
+         " spatial axes: give one for all or one for each");
   }
   for (const int64_t value : values) {
     if (value < least) fail(ErrorKind::kField, field, " must be at least ", least, ", not ", value);
@@ -43,13 +49,13 @@ Extents per_axis(const Message& param, const std::string& field, const std::stri
 
 }  // namespace
 
-// Convolution (cross-correlation, as everywhere in deep learning) of C channels with num_output filters over any number of
-// spatial axes up to three, in `group` groups of channels, plus a bias per filter.
+// Convolution (cross-correlation, as everywhere in deep learning) of C channels with num_output filters over any number
+// of spatial axes up to three, in `group` groups of channels, plus a bias per filter.
 //
-// Weights: num_output × C / group × kernel. Top: (size + 2 pad - (dilation (kernel - 1) + 1)) / stride + 1, rounded down.
-// `axis` says where the channels are: all axes before it are batch, all after it spatial. Several bottoms of one shape are
-// convolved with the same weights into as many tops. `engine` and `force_nd_im2col` chose among Caffe's implementations and
-// are without effect.
+// Weights: num_output × C / group × kernel. Top: (size + 2 pad - (dilation (kernel - 1) + 1)) / stride + 1, rounded
+// down. `axis` says where the channels are: all axes before it are batch, all after it spatial. Several bottoms of one
+// shape are convolved with the same weights into as many tops. `engine` and `force_nd_im2col` chose among Caffe's
+// implementations and are without effect.
 class ConvolutionLayer : public Layer {
  public:
   using Layer::Layer;
@@ -60,7 +66,8 @@ class ConvolutionLayer : public Layer {
     axis_ = canonical_axis(shape, fields.integer("axis"));
     const int spatial = static_cast<int>(shape.size()) - axis_ - 1;
     if (spatial > 3) {
-      fail(ErrorKind::kShape, "at most 3 spatial axes are possible, the bottom (", to_string(shape), ") has ", spatial, " after axis ", axis_);
+      fail(ErrorKind::kShape, "at most 3 spatial axes are possible, the bottom (", to_string(shape), ") has ", spatial,
+           " after axis ", axis_);
     }
     if (!fields.has("kernel_h") && !fields.has("kernel_w") && fields.integers("kernel_size").empty() && spatial > 0) {
       fail(ErrorKind::kField, "kernel_size is missing");
@@ -76,7 +83,8 @@ class ConvolutionLayer : public Layer {
     if (outputs_ < 1) fail(ErrorKind::kField, "num_output must be at least 1");
     if (channels_ < 1) fail(ErrorKind::kShape, "the bottom (", to_string(shape), ") has no channels");
     if (groups_ < 1 || channels_ % groups_ != 0 || outputs_ % groups_ != 0) {
-      fail(ErrorKind::kField, "group ", groups_, " must divide both the ", channels_, " channels of the bottom and num_output ", outputs_);
+      fail(ErrorKind::kField, "group ", groups_, " must divide both the ", channels_,
+           " channels of the bottom and num_output ", outputs_);
     }
     Shape weights = {outputs_, channels_ / groups_};
     weights.insert(weights.end(), kernel_.begin(), kernel_.end());
@@ -89,15 +97,18 @@ class ConvolutionLayer : public Layer {
     const Shape& shape = bottom[0]->shape();
     for (size_t i = 1; i < bottom.size(); ++i) {
       if (bottom[i]->shape() == shape) continue;
-      throw Error(ErrorKind::kShape,
-                  join("all bottoms must have one shape: ", to_string(bottom[i]->shape()), " is not ", to_string(shape)),
-                  static_cast<int>(i));
+      throw Error(
+          ErrorKind::kShape,
+          join("all bottoms must have one shape: ", to_string(bottom[i]->shape()), " is not ", to_string(shape)),
+          static_cast<int>(i));
     }
     if (static_cast<int>(shape.size()) != axis_ + 1 + static_cast<int>(kernel_.size())) {
-      fail(ErrorKind::kShape, "the bottom must keep its ", axis_ + 1 + kernel_.size(), " axes, it has now ", to_string(shape));
+      fail(ErrorKind::kShape, "the bottom must keep its ", axis_ + 1 + kernel_.size(), " axes, it has now ",
+           to_string(shape));
     }
     if (shape[axis_] != channels_) {
-      fail(ErrorKind::kShape, "the weights are for ", channels_, " channels, the bottom (", to_string(shape), ") has ", shape[axis_]);
+      fail(ErrorKind::kShape, "the weights are for ", channels_, " channels, the bottom (", to_string(shape), ") has ",
+           shape[axis_]);
     }
     Shape output(shape.begin(), shape.begin() + axis_);
     output.push_back(outputs_);
@@ -109,8 +120,9 @@ class ConvolutionLayer : public Layer {
     }
     for (size_t i = 0; i < kernel_.size(); ++i) {
       if (window[i] > padded[i]) {
-        fail(ErrorKind::kShape, "kernel ", to_string(kernel_), window == kernel_ ? "" : join(" (dilated ", to_string(window), ")"),
-             " is larger than the padded input ", to_string(padded));
+        fail(ErrorKind::kShape, "kernel ", to_string(kernel_),
+             window == kernel_ ? "" : join(" (dilated ", to_string(window), ")"), " is larger than the padded input ",
+             to_string(padded));
       }
     }
     for (Blob* blob : top) blob->reshape(output);
@@ -126,7 +138,8 @@ class ConvolutionLayer : public Layer {
     if (top[0]->count() == 0) return;
     if (!forward_) make_forward(top[0]->shape());
     const auto& pd = forward_->pd;
-    std::unordered_map<int, dnnl::memory> arguments = {{DNNL_ARG_WEIGHTS, weights_.get(params[0]->data, pd.weights_desc())}};
+    std::unordered_map<int, dnnl::memory> arguments = {
+        {DNNL_ARG_WEIGHTS, weights_.get(params[0]->data, pd.weights_desc())}};
     if (bias_) arguments[DNNL_ARG_BIAS] = read_memory(params[1]->data, pd.bias_desc());
     for (size_t i = 0; i < bottom.size(); ++i) {
       arguments[DNNL_ARG_SRC] = read_memory(bottom[i]->data, pd.src_desc());
@@ -192,27 +205,29 @@ class ConvolutionLayer : public Layer {
     source_ = any_desc(folded(shape_));
     destination_ = any_desc(folded(output));
     forward_.emplace(dnnl::convolution_forward::primitive_desc(
-        dnnl_engine(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct, source_, any_desc(weight_dims()),
-        bias_desc(), destination_, spatial(stride_, 1), gaps(), spatial(pad_, 0), spatial(pad_, 0)));
+        dnnl_engine(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct, source_,
+        any_desc(weight_dims()), bias_desc(), destination_, spatial(stride_, 1), gaps(), spatial(pad_, 0),
+        spatial(pad_, 0)));
   }
 
   void backward_data(Blob& top, Blob& bottom) {
     if (!backward_data_) {
       backward_data_.emplace(dnnl::convolution_backward_data::primitive_desc(
-          dnnl_engine(), dnnl::algorithm::convolution_direct, source_, any_desc(weight_dims()), destination_, spatial(stride_, 1),
-          gaps(), spatial(pad_, 0), spatial(pad_, 0), forward_->pd));
+          dnnl_engine(), dnnl::algorithm::convolution_direct, source_, any_desc(weight_dims()), destination_,
+          spatial(stride_, 1), gaps(), spatial(pad_, 0), spatial(pad_, 0), forward_->pd));
     }
     const auto& pd = backward_data_->pd;
-    execute(backward_data_->primitive, {{DNNL_ARG_DIFF_DST, read_memory(top.diff, pd.diff_dst_desc())},
-                                        {DNNL_ARG_WEIGHTS, backward_data_weights_.get(params[0]->data, pd.weights_desc())},
-                                        {DNNL_ARG_DIFF_SRC, overwrite_memory(bottom.diff, pd.diff_src_desc())}});
+    execute(backward_data_->primitive,
+            {{DNNL_ARG_DIFF_DST, read_memory(top.diff, pd.diff_dst_desc())},
+             {DNNL_ARG_WEIGHTS, backward_data_weights_.get(params[0]->data, pd.weights_desc())},
+             {DNNL_ARG_DIFF_SRC, overwrite_memory(bottom.diff, pd.diff_src_desc())}});
   }
 
   void backward_weights(Blob& top, Blob& bottom) {
     if (!backward_weights_) {
       backward_weights_.emplace(dnnl::convolution_backward_weights::primitive_desc(
-          dnnl_engine(), dnnl::algorithm::convolution_direct, source_, any_desc(weight_dims()), bias_desc(), destination_,
-          spatial(stride_, 1), gaps(), spatial(pad_, 0), spatial(pad_, 0), forward_->pd));
+          dnnl_engine(), dnnl::algorithm::convolution_direct, source_, any_desc(weight_dims()), bias_desc(),
+          destination_, spatial(stride_, 1), gaps(), spatial(pad_, 0), spatial(pad_, 0), forward_->pd));
       weights_gradient_ = make_memory(backward_weights_->pd.diff_weights_desc());
       if (bias_) bias_gradient_ = make_memory(bias_desc());
     }

@@ -9,8 +9,8 @@ namespace sparknet {
 
 // y = W x + b ("fully connected"): the axes from `axis` on are one vector of K values, those before it the M rows.
 //
-// Weights: num_output × K, or K × num_output with `transpose`. They are used as they lie: for as few rows as a batch has,
-// reordering them would cost as much as multiplying with them.
+// Weights: num_output × K, or K × num_output with `transpose`. They are used as they lie: for as few rows as a batch
+// has, reordering them would cost as much as multiplying with them.
 class InnerProductLayer : public Layer {
  public:
   using Layer::Layer;
@@ -22,7 +22,9 @@ class InnerProductLayer : public Layer {
     inputs_ = count(shape, axis_, bottom[0]->data.axes());
     outputs_ = fields.integer("num_output");
     if (outputs_ < 1) fail(ErrorKind::kField, "num_output must be at least 1");
-    if (inputs_ < 1) fail(ErrorKind::kShape, "the bottom (", to_string(shape), ") has no values from axis ", axis_, " on");
+    if (inputs_ < 1) {
+      fail(ErrorKind::kShape, "the bottom (", to_string(shape), ") has no values from axis ", axis_, " on");
+    }
     transpose_ = fields.flag("transpose");
     add_param(transpose_ ? Shape{inputs_, outputs_} : Shape{outputs_, inputs_}, fields.message("weight_filler"));
     bias_ = fields.flag("bias_term");
@@ -34,8 +36,8 @@ class InnerProductLayer : public Layer {
     const int axes = bottom[0]->data.axes();
     const int64_t inputs = axes < axis_ ? 0 : count(shape, axis_, axes);
     if (inputs != inputs_) {
-      fail(ErrorKind::kShape, "the weights are for ", inputs_, " values a row, the bottom (", to_string(shape), ") has ", inputs,
-           " from axis ", axis_, " on");
+      fail(ErrorKind::kShape, "the weights are for ", inputs_, " values a row, the bottom (", to_string(shape),
+           ") has ", inputs, " from axis ", axis_, " on");
     }
     Shape output(shape.begin(), shape.begin() + axis_);
     output.push_back(outputs_);
@@ -84,15 +86,18 @@ class InnerProductLayer : public Layer {
   void make_forward() {
     using dnnl::memory;
     const auto f32 = memory::data_type::f32;
-    const memory::desc weights({inputs_, outputs_}, f32, transpose_ ? memory::dims{outputs_, 1} : memory::dims{1, inputs_});
+    const memory::desc weights({inputs_, outputs_}, f32,
+                               transpose_ ? memory::dims{outputs_, 1} : memory::dims{1, inputs_});
     const memory::desc bias = bias_ ? plain_desc({1, outputs_}) : memory::desc();
     pd_.emplace(dnnl_engine(), plain_desc({rows_, inputs_}), weights, bias, plain_desc({rows_, outputs_}));
     forward_.emplace(*pd_);
   }
 
   // c (m × n) = beta c + op(a) (m × k) op(b) (k × n), all row-major.
-  static void multiply(char a_op, char b_op, int64_t m, int64_t n, int64_t k, const float* a, const float* b, float beta, float* c) {
-    const auto status = dnnl_sgemm(a_op, b_op, m, n, k, 1.0f, a, a_op == 'T' ? m : k, b, b_op == 'T' ? k : n, beta, c, n);
+  static void multiply(char a_op, char b_op, int64_t m, int64_t n, int64_t k, const float* a, const float* b,
+                       float beta, float* c) {
+    const auto status =
+        dnnl_sgemm(a_op, b_op, m, n, k, 1.0f, a, a_op == 'T' ? m : k, b, b_op == 'T' ? k : n, beta, c, n);
     if (status != dnnl_success) throw dnnl::error(status, "matrix product failed");
   }
 

@@ -6,11 +6,12 @@
 
 namespace sparknet {
 
-// Local response normalisation (Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural
-// networks", NIPS 2012): y = x (k + alpha / n * sum of the squares in a window of n values around x) ^ -beta.
+// Local response normalisation (Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional
+// neural networks", NIPS 2012): y = x (k + alpha / n * sum of the squares in a window of n values around x) ^ -beta.
 //
 // ACROSS_CHANNELS: the window is local_size channels at one place, n = local_size. WITHIN_CHANNEL: it is local_size ×
-// local_size places of one channel, n = local_size^2, zeros outside the image counted; there Caffe ignores `k` and takes 1.
+// local_size places of one channel, n = local_size^2, zeros outside the image counted; there Caffe ignores `k` and
+// takes 1.
 class LRNLayer : public Layer {
  public:
   using Layer::Layer;
@@ -57,10 +58,11 @@ class LRNLayer : public Layer {
  private:
   void make_primitives(const dnnl::memory::desc& desc) {
     const auto algorithm = within_ ? dnnl::algorithm::lrn_within_channel : dnnl::algorithm::lrn_across_channels;
-    forward_pd_.emplace(dnnl_engine(), dnnl::prop_kind::forward_training, algorithm, desc, desc, local_size_, alpha_, beta_, k_);
+    forward_pd_.emplace(dnnl_engine(), dnnl::prop_kind::forward_training, algorithm, desc, desc, local_size_, alpha_,
+                        beta_, k_);
     forward_ = dnnl::lrn_forward(*forward_pd_);
-    backward_ = dnnl::lrn_backward(dnnl::lrn_backward::primitive_desc(dnnl_engine(), algorithm, desc, desc, desc, local_size_,
-                                                                      alpha_, beta_, k_, *forward_pd_));
+    backward_ = dnnl::lrn_backward(dnnl::lrn_backward::primitive_desc(dnnl_engine(), algorithm, desc, desc, desc,
+                                                                      local_size_, alpha_, beta_, k_, *forward_pd_));
     workspace_ = {};
     if (forward_pd_->workspace_desc().get_size() > 0) workspace_ = make_memory(forward_pd_->workspace_desc());
   }

@@ -11,15 +11,17 @@ namespace sparknet {
 
 // The maximum, the average or a random element of each window of each channel plane of an N × C × H × W bottom.
 //
-// As in Caffe: output sizes round up unless round_mode is FLOOR, and where there is padding a last window that would start
-// beyond the input and its padding is dropped. AVE divides by the size of the window clipped to the padded input: padding
-// counts, what reaches beyond it does not. The first of equal maxima gets the gradient. Without padding and with a stride
-// larger than the kernel the last window can lie outside the input: its maximum is -FLT_MAX and its average 0 (in Caffe 0/0),
-// and no gradient flows from it.
+// As in Caffe: output sizes round up unless round_mode is FLOOR, and where there is padding a last window that would
+// start beyond the input and its padding is dropped. AVE divides by the size of the window clipped to the padded input:
+// padding counts, what reaches beyond it does not. The first of equal maxima gets the gradient. Without padding and
+// with a stride larger than the kernel the last window can lie outside the input: its maximum is -FLT_MAX and its
+// average 0 (in Caffe 0/0), and no gradient flows from it.
+//
 // A second top of MAX is the place of the maximum, h * W + w, -1 for windows outside.
-// STOCHASTIC (Zeiler and Fergus, "Stochastic pooling for regularization of deep convolutional neural networks", ICLR 2013):
-// in TRAIN an element drawn with probability proportional to its value, in TEST the average weighted by the values. Caffe has
-// it on GPUs only and without a gradient in TEST.
+//
+// STOCHASTIC (Zeiler and Fergus, "Stochastic pooling for regularization of deep convolutional neural networks", ICLR
+// 2013): in TRAIN an element drawn with probability proportional to its value, in TEST the average weighted by the
+// values. Caffe has it on GPUs only and without a gradient in TEST.
 class PoolingLayer : public Layer {
  public:
   using Layer::Layer;
@@ -59,9 +61,12 @@ class PoolingLayer : public Layer {
       fail(ErrorKind::kShape, "the bottom must have 4 axes (N × C × H × W), not ", to_string(shape));
     }
     size_ = {shape[2], shape[3]};
-    if (size_.h < 1 || size_.w < 1) fail(ErrorKind::kShape, "the bottom (", to_string(shape), ") has no places to pool");
+    if (size_.h < 1 || size_.w < 1) {
+      fail(ErrorKind::kShape, "the bottom (", to_string(shape), ") has no places to pool");
+    }
     if (global_) kernel_ = size_;
-    const Pair output = {windows(size_.h, kernel_.h, stride_.h, pad_.h), windows(size_.w, kernel_.w, stride_.w, pad_.w)};
+    const Pair output = {windows(size_.h, kernel_.h, stride_.h, pad_.h),
+                         windows(size_.w, kernel_.w, stride_.w, pad_.w)};
     if (output.h < 1 || output.w < 1) {
       fail(ErrorKind::kShape, "kernel ", text(kernel_), " is larger than the padded input ",
            text({size_.h + 2 * pad_.h, size_.w + 2 * pad_.w}));
@@ -117,13 +122,17 @@ class PoolingLayer : public Layer {
   static std::string text(Pair pair) { return to_string({pair.h, pair.w}); }
 
   // `field`, or both of `field_h` and `field_w`.
-  static Pair pair(const Message& fields, const std::string& field, const std::string& field_h, const std::string& field_w,
-                   int64_t least) {
+  static Pair pair(const Message& fields, const std::string& field, const std::string& field_h,
+                   const std::string& field_w, int64_t least) {
     Pair values = {fields.integer(field), fields.integer(field)};
     if (fields.has(field_h) || fields.has(field_w)) {
-      if (fields.has(field)) fail(ErrorKind::kField, field, " and ", field_h, "/", field_w, " exclude each other: keep one form");
+      if (fields.has(field)) {
+        fail(ErrorKind::kField, field, " and ", field_h, "/", field_w, " exclude each other: keep one form");
+      }
       for (const std::string& name : {field_h, field_w}) {
-        if (!fields.has(name)) fail(ErrorKind::kField, name, " is missing: ", field_h, " and ", field_w, " go together");
+        if (!fields.has(name)) {
+          fail(ErrorKind::kField, name, " is missing: ", field_h, " and ", field_w, " go together");
+        }
       }
       values = {fields.integer(field_h), fields.integer(field_w)};
     }
@@ -145,11 +154,12 @@ class PoolingLayer : public Layer {
     const int64_t h_begin = h * stride_.h - pad_.h, w_begin = w * stride_.w - pad_.w;
     const int64_t h_end = std::min(h_begin + kernel_.h, size_.h + pad_.h);
     const int64_t w_end = std::min(w_begin + kernel_.w, size_.w + pad_.w);
-    return {std::max<int64_t>(h_begin, 0), std::min(h_end, size_.h), std::max<int64_t>(w_begin, 0), std::min(w_end, size_.w),
-            std::max<int64_t>((h_end - h_begin) * (w_end - w_begin), 1)};
+    return {std::max<int64_t>(h_begin, 0), std::min(h_end, size_.h), std::max<int64_t>(w_begin, 0),
+            std::min(w_end, size_.w), std::max<int64_t>((h_end - h_begin) * (w_end - w_begin), 1)};
   }
 
-  // Calls body(plane, output index, window) for every output, planes in parallel; input planes have size_.h * size_.w values.
+  // Calls body(plane, output index, window) for every output, planes in parallel; input planes have size_.h * size_.w
+  // values.
   template <typename Body>
   void for_each_window(const Body& body) const {
     const int64_t area = output_.h * output_.w;
@@ -187,21 +197,23 @@ class PoolingLayer : public Layer {
   void forward_onednn(dnnl::algorithm algorithm, const Blob& bottom, Blob& top) {
     const auto source = native_desc(bottom.data);
     if (!forward_pd_ || source != forward_pd_->src_desc()) {
-      const Shape kernel = {kernel_.h, kernel_.w}, stride = {stride_.h, stride_.w}, pad = {pad_.h, pad_.w}, no_dilation = {0, 0};
+      const Shape kernel = {kernel_.h, kernel_.w}, stride = {stride_.h, stride_.w}, pad = {pad_.h, pad_.w},
+                  no_dilation = {0, 0};
       const Shape pad_end = {std::max<int64_t>((output_.h - 1) * stride_.h + kernel_.h - size_.h - pad_.h, 0),
                              std::max<int64_t>((output_.w - 1) * stride_.w + kernel_.w - size_.w - pad_.w, 0)};
-      forward_pd_.emplace(dnnl_engine(), dnnl::prop_kind::forward_training, algorithm, source, any_desc(top.shape()), stride,
-                          kernel, no_dilation, pad, pad_end);
+      forward_pd_.emplace(dnnl_engine(), dnnl::prop_kind::forward_training, algorithm, source, any_desc(top.shape()),
+                          stride, kernel, no_dilation, pad, pad_end);
       forward_ = dnnl::pooling_forward(*forward_pd_);
       const dnnl::pooling_backward::primitive_desc backward_pd(dnnl_engine(), algorithm, forward_pd_->src_desc(),
-                                                               forward_pd_->dst_desc(), stride, kernel, no_dilation, pad,
-                                                               pad_end, *forward_pd_);
+                                                               forward_pd_->dst_desc(), stride, kernel, no_dilation,
+                                                               pad, pad_end, *forward_pd_);
       backward_ = dnnl::pooling_backward(backward_pd);
       workspace_ = {};
       if (method_ == Method::kMax) workspace_ = make_memory(forward_pd_->workspace_desc());
     }
-    std::unordered_map<int, dnnl::memory> arguments = {{DNNL_ARG_SRC, read_memory(bottom.data, forward_pd_->src_desc())},
-                                                       {DNNL_ARG_DST, overwrite_memory(top.data, forward_pd_->dst_desc())}};
+    std::unordered_map<int, dnnl::memory> arguments = {
+        {DNNL_ARG_SRC, read_memory(bottom.data, forward_pd_->src_desc())},
+        {DNNL_ARG_DST, overwrite_memory(top.data, forward_pd_->dst_desc())}};
     if (workspace_) arguments[DNNL_ARG_WORKSPACE] = workspace_;
     execute(forward_, arguments);
   }
@@ -252,16 +264,22 @@ class PoolingLayer : public Layer {
     });
   }
 
+  // Of a window's values, and of their squares.
+  std::pair<float, float> sums(const float* plane, const Window& window) const {
+    float sum = 0.0f, squares = 0.0f;
+    for_each_place(window, [&](int64_t at) {
+      sum += plane[at];
+      squares += plane[at] * plane[at];
+    });
+    return {sum, squares};
+  }
+
   void forward_stochastic(const Blob& bottom, Blob& top) {
     chosen_.resize(top.count());
     const float* x = bottom.data.read();
     float* y = top.data.overwrite();
     for_each_window([&](int64_t plane, int64_t output, const Window& window) {
-      float sum = 0.0f, squares = 0.0f;
-      for_each_place(window, [&](int64_t at) {
-        sum += x[plane + at];
-        squares += x[plane + at] * x[plane + at];
-      });
+      const auto [sum, squares] = sums(x + plane, window);
       if (phase() == Phase::kTest) {
         y[output] = sum > 0.0f ? squares / sum : 0.0f;
         return;
@@ -282,7 +300,9 @@ class PoolingLayer : public Layer {
 
   // MAX and STOCHASTIC in TRAIN: all of the gradient goes to the element that was taken.
   void backward_chosen(const Blob& top, Blob& bottom) {
-    if (static_cast<int64_t>(chosen_.size()) != top.count()) fail(ErrorKind::kState, "backward needs a forward pass before it");
+    if (static_cast<int64_t>(chosen_.size()) != top.count()) {
+      fail(ErrorKind::kState, "backward needs a forward pass before it");
+    }
     const float* dy = top.diff.read();
     bottom.diff.zero();
     float* dx = bottom.diff.write();
@@ -294,15 +314,16 @@ class PoolingLayer : public Layer {
   // STOCHASTIC in TEST: y = sum of squares / sum, so dy/dx = (2 x - y) / sum.
   void backward_weighted(const Blob& top, Blob& bottom) {
     const float* x = bottom.data.read();
-    const float* y = top.data.read();
     const float* dy = top.diff.read();
     bottom.diff.zero();
     float* dx = bottom.diff.write();
     for_each_window([&](int64_t plane, int64_t output, const Window& window) {
-      float sum = 0.0f;
-      for_each_place(window, [&](int64_t at) { sum += x[plane + at]; });
+      // y is computed again: a layer that works in place may have overwritten it.
+      const auto [sum, squares] = sums(x + plane, window);
       if (sum <= 0.0f) return;
-      for_each_place(window, [&](int64_t at) { dx[plane + at] += dy[output] * (2.0f * x[plane + at] - y[output]) / sum; });
+      const float y = squares / sum;
+      for_each_place(window,
+                     [&, sum = sum](int64_t at) { dx[plane + at] += dy[output] * (2.0f * x[plane + at] - y) / sum; });
     });
   }
 
@@ -321,8 +342,6 @@ class PoolingLayer : public Layer {
 REGISTER_LAYER(PoolingLayer, LayerSpec("Pooling", "maximum or average of the windows of each channel")
                                  .messages({"pooling_param"})
                                  .positional({"pool", "kernel_size", "stride"})
-                                 .tops(1, 2)
-                                 .reads_bottom()
-                                 .reads_top());
+                                 .tops(1, 2));
 
 }  // namespace sparknet

@@ -4,8 +4,8 @@
 
 namespace sparknet {
 
-// y = factor x + bias, where factor and bias are learned and have the shape of the bottom's axes [axis, axis + num_axes)
-// (num_axes -1: to the end; 0: a single number), so with the defaults one of each per channel.
+// y = factor x + bias, where factor and bias are learned and have the shape of the bottom's axes [axis, axis +
+// num_axes) (num_axes -1: to the end; 0: a single number), so with the defaults one of each per channel.
 //
 // With a second bottom that one is the factor, starting at `axis`, and bias the only parameter.
 class ScaleLayer : public Layer {
@@ -19,12 +19,14 @@ class ScaleLayer : public Layer {
     const Shape& shape = bottom[0]->shape();
     if (learned_) {
       const int64_t num_axes = fields.integer("num_axes");
-      if (num_axes < -1) fail(ErrorKind::kField, "num_axes must be -1 (to the last axis) or at least 0, not ", num_axes);
+      if (num_axes < -1) {
+        fail(ErrorKind::kField, "num_axes must be -1 (to the last axis) or at least 0, not ", num_axes);
+      }
       const int axis = num_axes == 0 ? 0 : canonical_axis(shape, fields.integer("axis"));
       const int64_t end = num_axes == -1 ? static_cast<int64_t>(shape.size()) : axis + num_axes;
       if (end > static_cast<int64_t>(shape.size())) {
-        fail(ErrorKind::kField, "axis ", axis, " and num_axes ", num_axes, " reach beyond the bottom's ", shape.size(), " axes (",
-             to_string(shape), ")");
+        fail(ErrorKind::kField, "axis ", axis, " and num_axes ", num_axes, " reach beyond the bottom's ", shape.size(),
+             " axes (", to_string(shape), ")");
       }
       factor_shape_.assign(shape.begin() + axis, shape.begin() + end);
       Message filler = fields.message("filler");
@@ -40,7 +42,8 @@ class ScaleLayer : public Layer {
     const Shape& shape = bottom[0]->shape();
     if (!learned_) {
       if (bias_ && bottom[1]->shape() != factor_shape_) {
-        fail(ErrorKind::kShape, "the bias is for factors of shape ", to_string(factor_shape_), ", not ", to_string(bottom[1]->shape()));
+        fail(ErrorKind::kShape, "the bias is for factors of shape ", to_string(factor_shape_), ", not ",
+             to_string(bottom[1]->shape()));
       }
       factor_shape_ = bottom[1]->shape();
     }
@@ -48,7 +51,8 @@ class ScaleLayer : public Layer {
     const size_t end = axis_ + factor_shape_.size();
     if (end > shape.size() || !std::equal(factor_shape_.begin(), factor_shape_.end(), shape.begin() + axis_)) {
       throw Error(ErrorKind::kShape,
-                  join("factors of shape ", to_string(factor_shape_), " do not fit the bottom ", to_string(shape), " from axis ", axis_, " on"),
+                  join("factors of shape ", to_string(factor_shape_), " do not fit the bottom ", to_string(shape),
+                       " from axis ", axis_, " on"),
                   learned_ ? 0 : 1);
     }
     in_place_ = top[0] == bottom[0];
