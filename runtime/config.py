@@ -32,13 +32,13 @@ class RunConfig:
     seed           of initial weights, shuffles, transformations and Dropout
     snapshot_dir   folder of the snapshots
     train, test    URIs that replace those of the model's data layers
-    weights        .caffemodel to start from, by layer name
-    resume         go on from the newest snapshot in snapshot_dir
+    weights        .caffemodel to start from, by layer name; None: the solver's `weights`, if any
+    resume         go on from the newest snapshot in snapshot_dir, with the seed that it began with
 
-    Of the solver's own settings, `display`, `test_interval`, `test_iter`, `snapshot` and `snapshot_after_train`
-    have no say here: progress is shown, tests and snapshots are made by rounds, a test takes the whole test set,
-    and the last weights are always kept. The rate of an iteration is the solver's at the iteration round × tau + i,
-    in every worker: an iteration counts once, however many workers take part in it.
+    Of the solver's own settings, `display`, `test_interval`, `test_iter`, `snapshot`, `snapshot_format` and
+    `snapshot_after_train` have no say here: progress is shown, tests and snapshots are made by rounds, a test takes
+    the whole test set, and the last weights are always kept. The rate of an iteration is the solver's at the
+    iteration round × tau + i, in every worker: an iteration counts once, however many workers take part in it.
     """
 
     workers: int

@@ -24,7 +24,8 @@ class Fed(NamedTuple):
 
 def data_layers(net: caffe_pb2.NetParameter, phase: Phase) -> list[caffe_pb2.LayerParameter]:
     """The layers of `net` that are fed from outside in `phase`, in the net's order."""
-    report = caffe_ext.check_net(net, caffe_ext.TRAIN if phase == "TRAIN" else caffe_ext.TEST)
+    number = caffe_ext.TRAIN if phase == "TRAIN" else caffe_ext.TEST
+    report = caffe_ext.check_net(net, number, level=net.state.level)
     return [net.layer[layer.index] for layer in report.layers if layer.type == "Input" and layer.index >= 0]
 
 

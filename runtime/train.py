@@ -80,6 +80,8 @@ def run(plan: Plan, config: RunConfig, cluster: Cluster, emit: Emit) -> Result:
     batch = solver.net.blobs[job.train[0].top].shape[0] * max(1, solver.param.iter_size)
     emit(_start(plan, config, cluster, state, rounds, batch, (*plan.notes, *notes, *note)))
 
+    # Starting processes, reading rows and building nets are no part of a round, nor of averaging.
+    cluster.each(rows, worker.prepare, job)
     loop = _Loop(cluster, job, solver, config, rows, tests, emit, checkpoint_name(plan), state)
     with loop.kept():
         while loop.state.round < rounds:
@@ -232,6 +234,7 @@ def plain_solver(solver: caffe_pb2.SolverParameter) -> caffe_pb2.SolverParameter
         *("net", "net_param", "train_net", "train_net_param", "test_net", "test_net_param"),
         *("train_state", "test_state", "test_iter", "test_interval", "test_initialization"),
         *("display", "average_loss", "snapshot", "snapshot_prefix", "snapshot_after_train"),
+        *("snapshot_format", "snapshot_diff", "weights"),
         *("solver_mode", "device_id"),
     ):
         result.ClearField(field)
@@ -306,20 +309,18 @@ def _begin(plan: Plan, config: RunConfig, solver: caffe_ext.Solver) -> tuple[Sta
         path = checkpoint.newest(config.snapshot_dir, checkpoint_name(plan))
         state, config = checkpoint.load(path, solver, config)
         return state, config, (f"goes on from {path}: round {state.round}, iteration {state.iteration:,}",)
-    note: tuple[str, ...] = ()
-    if config.weights is not None:
-        if not config.weights.is_file():
-            raise WeightsError(f"--weights {config.weights}: there is no such file")
-        known = caffe_ext.read_weights(config.weights)
-        taken = [layer for layer, blobs in solver.net.params.items() if blobs and layer in known]
+    notes = []
+    for path in [config.weights] if config.weights else map(pathlib.Path, plan.solver.weights):
+        known = caffe_ext.read_weights(path)
+        taken = [layer for layer in solver.net.params if layer in known]
         if not taken:
             raise WeightsError(
-                f"{config.weights} has weights for the layers {', '.join(known) or '(none)'}, none of which is in "
-                f"{plan.name}: weights are taken by the layers' names"
+                f"{path} has weights for the layers {', '.join(known) or '(none)'}, none of which is in {plan.name}: "
+                "weights are taken by the layers' names"
             )
-        solver.net.copy_from(config.weights)
-        note = (f"starts from {config.weights}: weights of {', '.join(taken)}",)
-    return State(0, 0, solver.net.flat_data.copy(), ()), config, note
+        solver.net.copy_from(path)
+        notes.append(f"starts from {path}: weights of {', '.join(taken)}")
+    return State(0, 0, solver.net.flat_data.copy(), ()), config, tuple(notes)
 
 
 def _start(

@@ -82,6 +82,13 @@ class Tested:
     rows: int
 
 
+def prepare(shard: Shard, partition: int, job: Job) -> int:
+    """Makes what a round of training needs besides its arguments; gives the partition's rows."""
+    del partition
+    _engines.solver(job)
+    return shard.rows
+
+
 def train_round(
     shard: Shard,
     partition: int,
@@ -224,7 +231,7 @@ class _Engines:
         self._enter(job)
         if self._test_net is None:
             net = caffe_pb2.NetParameter.FromString(job.test_net)
-            self._test_net = caffe_ext.Net(net, caffe_ext.TEST, seed=job.seed)
+            self._test_net = caffe_ext.Net(net, caffe_ext.TEST, level=net.state.level, seed=job.seed)
             self.test_batch = self._test_net.blobs[job.test[0].top].shape[0]
         return self._test_net
 

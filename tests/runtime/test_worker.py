@@ -14,6 +14,13 @@ from sparknet_dsl.runtime.worker import make_solver, train_round
 EXACT_SGD = {"momentum": 0.9, "weight_decay": 0.004, "lr_policy": "inv", "gamma": 0.01, "power": 0.75}
 
 
+@pytest.fixture(autouse=True)
+def fresh_engine():
+    """Nothing of the test before, which was another run; and one thread: equal bits take equal numbers of threads."""
+    worker._engines.forget()
+    caffe_ext.set_num_threads(1)
+
+
 def first_weights(job):
     return make_solver(job).net.flat_data.copy()
 
@@ -55,7 +62,7 @@ def test_one_worker_equals_the_plain_solver(tmp_path, iter_size, momentum):
 @pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_workers_that_average_each_step_equal_one_solver_with_a_larger_batch(tmp_path, workers, momentum):
-    """tau 1, plain SGD (or with averaged momentum, which is linear too), equal partitions, K workers: a K-fold batch."""
+    """With tau 1, plain SGD (or averaged momentum: linear, too) and equal partitions, K workers are a K-fold batch."""
     batch, rounds = 8, 10
     solver = small_solver(momentum=momentum, weight_decay=0.004)
     job = small_job(small_net(batch), solver)
