@@ -132,8 +132,12 @@ def _color() -> bool:
 @click.option("--test", metavar="SRC", help="Test data; overrides the model's.")
 @click.option("--tau", type=click.INT, help="Iterations of each worker between two averages.  [default: the model's]")
 @click.option("--rounds", type=click.INT, help="Rounds to run.  [default: the model's, else max_iter / tau]")
-@click.option("--seed", type=click.INT, help="Seed of everything random.  [default: the model's]")
-@click.option("--snapshot-dir", metavar="DIR", help="Where snapshots go.  [default: snapshot_prefix of the solver]")
+@click.option("--seed", type=click.INT, help="Seed of everything random.  [default: the model's, else drawn and shown]")
+@click.option(
+    "--snapshot-dir",
+    metavar="DIR",
+    help="Where snapshots go; the solver's snapshot_prefix names them.  [default: snapshots]",
+)
 @click.option("--weights", metavar="FILE", help="Start from the weights in a .caffemodel.")
 @click.option("--resume", is_flag=True, help="Go on from the newest snapshot.")
 @_define_option

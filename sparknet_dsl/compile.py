@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -225,11 +226,11 @@ def _network_of(message: caffe_pb2.NetParameter, source: Source) -> Network:
     layers = expand.layers_of(message, None)
     at = 0
     for layer in layers:  # messages about a layer show the line with its name
-        quoted = f'"{layer.message.name}"'
-        found = source.text.find(quoted, at) if layer.message.name else -1
-        if found >= 0:
-            layer.span = Span(source, found, found + len(quoted))
-            at = found + 1
+        written = re.compile(rf"""\bname\s*:\s*(["']{re.escape(layer.message.name)}["'])""")
+        found = written.search(source.text, at) if layer.message.name else None
+        if found:
+            layer.span = Span(source, *found.span(1))
+            at = found.end()
     net = caffe_pb2.NetParameter()
     net.CopyFrom(message)
     del net.layer[:]

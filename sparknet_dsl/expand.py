@@ -467,7 +467,7 @@ class _Expansion:
         return frame.prefix + label
 
     def _bind(self, frame: _Frame, label: str, value: Blob, span: Span) -> Blob:
-        """Gives a value a name; if the name was taken it should be in another phase, which the graph check looks into."""
+        """Gives a value a name; one that was taken should be another phase's, which the graph check looks into."""
         known = frame.labels.get(label)
         if known is not None and known.name == value.name:
             value = Blob(value.name, tuple(dict.fromkeys((*known.producers, *value.producers))))

@@ -56,6 +56,8 @@ def _check_arity(layer: Layer, diagnostics: Diagnostics) -> None:
             f"`{message.name}`: {message.type} makes as many tops as it has bottoms, {got}, not {tops}",
             layer.place(),
         )
+    elif info.loss and tops == 0:
+        return  # Caffe gives it a top without a name
     elif tops < info.min_tops or (info.max_tops is not None and tops > info.max_tops):
         layer.broken = True
         wants = _range(info.min_tops, info.max_tops, "top")

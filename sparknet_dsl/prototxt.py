@@ -13,11 +13,9 @@ from .proto.upgrade import upgrade_net
 
 M = TypeVar("M", bound=Message)
 MAX_BYTES = 1 << 30
-_NET_FIELDS = re.compile(r"^\s*(?:layers?|input|input_dim|input_shape|force_backward)\b\s*[:{<]", re.MULTILINE)
-_SOLVER_FIELDS = re.compile(
-    r"^\s*(?:net|train_net|test_net|net_param|train_net_param|base_lr|lr_policy|max_iter|test_iter|solver_mode|"
-    r"momentum|snapshot|snapshot_prefix|display)\s*[:{<]",
-    re.MULTILINE,
+# What tells a net from a solver: names of fields outside of all braces. Strings and comments are skipped.
+_SCAN = re.compile(
+    r"""(?P<open>[{<])|(?P<close>[}>])|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\#[^\n]*|(?P<name>[a-z_0-9]+)\s*(?=[:{<])"""
 )
 
 
@@ -30,10 +28,7 @@ def read(path: pathlib.Path, diagnostics: Diagnostics, named: Span | None = None
     text = decode(data)
     if text is not None:
         source = Source(str(path), text)
-        kind: type[Message] = caffe_pb2.NetParameter
-        if not _NET_FIELDS.search(text) and _SOLVER_FIELDS.search(text):
-            kind = caffe_pb2.SolverParameter
-        message = parse_text(source, kind, diagnostics)
+        message = parse_text(source, _kind(text), diagnostics)
     else:
         source = Source(str(path), "")
         message = _parse_binary(path, data, diagnostics)
@@ -73,6 +68,18 @@ def decode(data: bytes) -> str | None:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         return None
+
+
+def _kind(text: str) -> type[Message]:
+    """SolverParameter where a solver's own field stands first, else NetParameter."""
+    depth = 0
+    net, solver = caffe_pb2.NetParameter.DESCRIPTOR, caffe_pb2.SolverParameter.DESCRIPTOR
+    for match in _SCAN.finditer(text):
+        depth += (match.lastgroup == "open") - (match.lastgroup == "close")
+        name = match["name"] if depth == 0 else None
+        if name and (name in net.fields_by_name) != (name in solver.fields_by_name):
+            return caffe_pb2.NetParameter if name in net.fields_by_name else caffe_pb2.SolverParameter
+    return caffe_pb2.NetParameter
 
 
 def parse_text(source: Source, kind: type[M], diagnostics: Diagnostics) -> M:
