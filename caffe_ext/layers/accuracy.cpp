@@ -62,8 +62,8 @@ class AccuracyLayer : public Layer {
     for (size_t i = 0; i < bottom.size(); ++i) {
       if (!propagate_down[i]) continue;
       throw Error(ErrorKind::kState,
-                  join("Accuracy has no gradient, but one is asked for `", bottom[i]->name,
-                       "` (force_backward, or a loss_weight); write propagate_down: false for each bottom"),
+                  join("Accuracy has no gradient, but force_backward or a loss_weight asks for one (of `",
+                       bottom[i]->name, "`); drop that, or include the layer in the TEST phase only"),
                   static_cast<int>(i));
     }
   }

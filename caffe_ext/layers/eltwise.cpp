@@ -12,6 +12,9 @@ namespace sparknet {
 // y = sum of coeff_i x_i, product of x_i, or maximum of x_i. As in Caffe, `coeff` is for SUM only (MAX ignores it);
 // equal maxima of the first two bottoms belong to the second, a later bottom must be strictly greater; and with
 // stable_prod_grad: false the gradient of a product is y / x_i, which is NaN where x_i is 0.
+//
+// The type does not say reads_bottom(): SUM and MAX read none in the backward pass. PROD does, and as in Caffe a layer
+// that has overwritten one in place since then makes its gradient wrong.
 class EltwiseLayer : public Layer {
  public:
   using Layer::Layer;
@@ -46,6 +49,10 @@ class EltwiseLayer : public Layer {
   void forward(const Blobs& bottom, const Blobs& top) override {
     const auto x = values(bottom);
     float* y = top[0]->data.overwrite_as(x.layout);
+    if (operation_ == Operation::kMax) {
+      winner_.resize(x.count);
+      layout_ = x.layout;
+    }
     parallel_for(x.count, kElementGrain, [&](int64_t begin, int64_t end) {
       // Piece by piece: with many bottoms the sum so far stays in the cache.
       for (int64_t from = begin; from < end; from += kPiece) combine(x.of, from, std::min(end, from + kPiece), y);
@@ -53,30 +60,10 @@ class EltwiseLayer : public Layer {
   }
 
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
-    if (operation_ == Operation::kSum) {
-      const NativeView dy = top[0]->diff.native();
-      for (size_t i = 0; i < bottom.size(); ++i) {
-        if (!propagate_down[i]) continue;
-        float* dx = bottom[i]->diff.overwrite_as(dy.layout);
-        const float coefficient = coefficients_[i];
-        parallel_for(dy.count, kElementGrain, [&](int64_t begin, int64_t end) {
-          for (int64_t k = begin; k < end; ++k) dx[k] = coefficient * dy.values[k];
-        });
-      }
-      return;
-    }
-    const auto x = values(bottom);
-    const float* dy = top[0]->diff.read_as(x.layout);
-    for (size_t i = 0; i < bottom.size(); ++i) {
-      if (!propagate_down[i]) continue;
-      float* dx = bottom[i]->diff.overwrite_as(x.layout);
-      parallel_for(x.count, kElementGrain, [&](int64_t begin, int64_t end) {
-        if (operation_ == Operation::kMax) {
-          for (int64_t k = begin; k < end; ++k) dx[k] = won(x.of, i, k) ? dy[k] : 0.0f;
-        } else {
-          for (int64_t k = begin; k < end; ++k) dx[k] = dy[k] * others(x.of, i, k);
-        }
-      });
+    switch (operation_) {
+      case Operation::kSum: backward_sum(*top[0], propagate_down, bottom); break;
+      case Operation::kProduct: backward_product(*top[0], propagate_down, bottom); break;
+      case Operation::kMax: backward_max(*top[0], propagate_down, bottom); break;
     }
   }
 
@@ -106,7 +93,7 @@ class EltwiseLayer : public Layer {
     return result;
   }
 
-  void combine(const std::vector<const float*>& x, int64_t begin, int64_t end, float* y) const {
+  void combine(const std::vector<const float*>& x, int64_t begin, int64_t end, float* y) {
     const float *a = x[0], *b = x[1];
     const float ca = coefficients_[0], cb = coefficients_[1];
     switch (operation_) {
@@ -126,22 +113,56 @@ class EltwiseLayer : public Layer {
         }
         break;
       case Operation::kMax:
-        for (int64_t k = begin; k < end; ++k) y[k] = a[k] > b[k] ? a[k] : b[k];
+        for (int64_t k = begin; k < end; ++k) {
+          winner_[k] = a[k] > b[k] ? 0 : 1;
+          y[k] = a[k] > b[k] ? a[k] : b[k];
+        }
         for (size_t i = 2; i < x.size(); ++i) {
           const float* c = x[i];
-          for (int64_t k = begin; k < end; ++k) y[k] = c[k] > y[k] ? c[k] : y[k];
+          for (int64_t k = begin; k < end; ++k) {
+            if (!(c[k] > y[k])) continue;
+            winner_[k] = static_cast<int32_t>(i);
+            y[k] = c[k];
+          }
         }
         break;
     }
   }
 
-  // Whether bottom `i` gave the maximum of element `k`.
-  static bool won(const std::vector<const float*>& x, size_t i, int64_t k) {
-    size_t winner = x[0][k] > x[1][k] ? 0 : 1;
-    for (size_t j = 2; j < x.size(); ++j) {
-      if (x[j][k] > x[winner][k]) winner = j;
+  void backward_sum(const Blob& top, const std::vector<bool>& propagate_down, const Blobs& bottom) const {
+    const NativeView dy = top.diff.native();
+    for (size_t i = 0; i < bottom.size(); ++i) {
+      if (!propagate_down[i]) continue;
+      float* dx = bottom[i]->diff.overwrite_as(dy.layout);
+      const float coefficient = coefficients_[i];
+      parallel_for(dy.count, kElementGrain, [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) dx[k] = coefficient * dy.values[k];
+      });
     }
-    return winner == i;
+  }
+
+  void backward_product(const Blob& top, const std::vector<bool>& propagate_down, const Blobs& bottom) const {
+    const auto x = values(bottom);
+    const float* dy = top.diff.read_as(x.layout);
+    for (size_t i = 0; i < bottom.size(); ++i) {
+      if (!propagate_down[i]) continue;
+      float* dx = bottom[i]->diff.overwrite_as(x.layout);
+      parallel_for(x.count, kElementGrain, [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) dx[k] = dy[k] * others(x.of, i, k);
+      });
+    }
+  }
+
+  void backward_max(const Blob& top, const std::vector<bool>& propagate_down, const Blobs& bottom) const {
+    const float* dy = top.diff.read_as(layout_);
+    for (size_t i = 0; i < bottom.size(); ++i) {
+      if (!propagate_down[i]) continue;
+      float* dx = bottom[i]->diff.overwrite_as(layout_);
+      const auto own = static_cast<int32_t>(i);
+      parallel_for(static_cast<int64_t>(winner_.size()), kElementGrain, [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) dx[k] = winner_[k] == own ? dy[k] : 0.0f;
+      });
+    }
   }
 
   // The derivative of the product of element `k` with respect to bottom `i`.
@@ -156,12 +177,13 @@ class EltwiseLayer : public Layer {
   Operation operation_ = Operation::kSum;
   bool stable_ = true;
   std::vector<float> coefficients_;
+  std::vector<int32_t> winner_;  // MAX: which bottom gave each element, in layout_
+  LayoutPtr layout_;
 };
 
 REGISTER_LAYER(EltwiseLayer, LayerSpec("Eltwise", "the sum, product or maximum of blobs of one shape")
                                  .messages({"eltwise_param"})
                                  .positional({"operation"})
-                                 .bottoms(2, LayerSpec::kAny)
-                                 .reads_bottom());
+                                 .bottoms(2, LayerSpec::kAny));
 
 }  // namespace sparknet

@@ -10,6 +10,9 @@ namespace sparknet {
 
 // y = (shift + scale x)^power. With scale 0 or power 0 that is a constant with gradient 0, as in Caffe. The gradient is
 // computed from x, not as y / x as Caffe does, which gives NaN where shift + scale x is 0.
+//
+// The type does not say reads_bottom(), because with power 1 it reads none. With others, as in Caffe, a layer that has
+// overwritten the bottom in place since then makes the gradient wrong.
 class PowerLayer : public Layer {
  public:
   using Layer::Layer;
@@ -83,7 +86,6 @@ class PowerLayer : public Layer {
 REGISTER_LAYER(PowerLayer, LayerSpec("Power", "(shift + scale x) to a power")
                                .messages({"power_param"})
                                .positional({"power", "scale", "shift"})
-                               .in_place()
-                               .reads_bottom());
+                               .in_place());
 
 }  // namespace sparknet
