@@ -409,7 +409,10 @@ void Net::make(const Planned& planned, NetLayer& to) {
         if (shape != supplied_->end()) to.top[i]->reshape(shape->second);
       }
       if (to.top[i]->count() != 0) continue;
-      if (problems_ == nullptr) fail(ErrorKind::kShape, "the shape of its top `", to.top[i]->name, "` is not known");
+      if (problems_ == nullptr) {
+        fail(ErrorKind::kShape, "the shape of its top `", to.top[i]->name,
+             "` is not known; an Input or RDDData layer can give it");
+      }
       known_[to.top_ids[i]] = false;
     }
   }

@@ -26,7 +26,6 @@ class InputLayer : public Layer {
 
   void setup(const Blobs&, const Blobs& top) override {
     if (param().message("input_param").messages("shape").empty()) {
-      // Caffe takes an Input without shape as well: somebody will reshape its tops.
       for (Blob* blob : top) blob->reshape(kUnknown);
     } else {
       shape_tops(param(), top);
@@ -38,26 +37,12 @@ class InputLayer : public Layer {
   void backward(const Blobs&, const std::vector<bool>&, const Blobs&) override {}
 };
 
-// The rows of a database, which this engine does not read: tops filled from outside, as Input's.
-class DataLayer : public InputLayer {
- public:
-  using InputLayer::InputLayer;
-
-  void setup(const Blobs&, const Blobs& top) override {
-    for (Blob* blob : top) blob->reshape(kUnknown);
-  }
-
-  void forward(const Blobs&, const Blobs& top) override {
-    for (const Blob* blob : top) {
-      if (blob->count() == 0 || blob->data.is_zero()) {
-        fail(ErrorKind::kState, "nobody has filled `", blob->name, "`, and databases are not read: write rows into it first, or ",
-             "make this an RDDData or Input layer");
-      }
-    }
-  }
-};
-
+// The rows of a Spark data set, written into the tops by the training loop.
 using RDDDataLayer = InputLayer;
+
+// The rows of a database. Only the dry run meets it, for checking nets whose data layers are kept for other Caffes: the net
+// refuses tops whose shape nobody knows.
+using DataLayer = InputLayer;
 
 REGISTER_LAYER(InputLayer, LayerSpec("Input", "tops of given shapes, filled by the caller")
                                .messages({"input_param"})
