@@ -303,6 +303,9 @@ def _graph(state: _State) -> None:
 def _emit_net(state: _State) -> None:
     if state.network is None:
         raise Failed
+    if not any(layer.in_net for layer in state.network.layers) and not state.diagnostics.has_errors:
+        name = state.network.node.name if state.network.node else state.source.name
+        raise state.diagnostics.fail("S404", f"the net {name} has no layers", state.network.span)
     state.net.CopyFrom(state.network.message)
     state.net.layer.extend(layer.message for layer in state.network.layers if layer.in_net)
 
@@ -336,7 +339,9 @@ def _check_solver(state: _State) -> None:
     if state.solver is None or state.network is None:
         return
     span = state.solver_span or (Span(state.source, 0, 0) if state.source.text else None)
-    has_test = bool(state.solver.test_net or state.solver.test_net_param or "TEST" in check.phases_of(state.network))
+    # With `test_state` the sources may be those of a stage.
+    elsewhere = state.solver.test_net or state.solver.test_net_param or state.solver.test_state
+    has_test = bool(elsewhere) or "TEST" in check.phases_of(state.network)
     settings.check_solver(state.solver, span, state.solver_fields, has_test, state.diagnostics)
 
 
