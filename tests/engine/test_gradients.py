@@ -5,7 +5,7 @@ layer and the inputs that it is tried on, chosen so that no kink (ReLU at 0, a m
 the step.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +45,15 @@ def unit(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 def labels(classes: int) -> Maker:
     return lambda rng, shape: rng.integers(0, classes, shape)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Thousands of passes over a few numbers: threads would only wait for each other on a busy machine."""
+    before = caffe_ext.num_threads()
+    caffe_ext.set_num_threads(1)
+    yield
+    caffe_ext.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -178,16 +178,20 @@ def test_branches_without_gradient_count_as_zero() -> None:
 def test_bottoms_of_sum_and_maximum_may_be_overwritten(operation: str) -> None:
     text = f"""
         layer {{ name: "p" type: "Scale" bottom: "x" top: "a" }}
-        layer {{ name: "l" type: "Eltwise" bottom: "a" bottom: "z" top: "y" eltwise_param {{ operation: {operation} }} }}
-        layer {{ name: "r" type: "ReLU" bottom: "a" top: "a" }}
-        layer {{ name: "s" type: "Silence" bottom: "a" }}
-    """
+        layer {{ name: "l" type: "Eltwise" bottom: "a" bottom: "z" top: "y"
+                 eltwise_param {{ operation: {operation} }} }}
+        layer {{ name: "f" type: "Flatten" bottom: "a" top: "f" }}
+        layer {{ name: "r" type: "ReLU" bottom: "f" top: "f" }}
+    """  # Flatten's top is the blob `a` itself
     net = net_of(text, x=(2, 3), z=(2, 3))
     x = np.array([[-1, -2, 3], [4, -5, 6]], np.float32)
     z = np.array([[-3, -1, 1], [7, -2, 8]], np.float32)
     net.blobs["x"].data[...] = x
     net.blobs["z"].data[...] = z
+    net.params["p"][0].data[...] = 1
     net.forward()
+    np.testing.assert_array_equal(net.blobs["f"].data, np.maximum(x, 0))
+    np.testing.assert_array_equal(net.blobs["a"].data, np.maximum(x, 0))
     net.blobs["y"].diff[...] = 2
     net.backward()
     wins = x > z if operation == "MAX" else np.ones_like(x, bool)
