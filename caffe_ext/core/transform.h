@@ -11,8 +11,8 @@
 namespace sparknet {
 
 // Crop, mirror, mean and scale as Caffe's transform_param has them: (x - mean) * scale, the mean image cropped where the
-// row is; in TRAIN the crop's place and the mirror are random, a function of the seed and the row's number; in TEST the crop
-// is in the middle, floor((size - crop) / 2).
+// row is. The crop's place is random in TRAIN, in TEST it is the middle, floor((size - crop) / 2); `mirror` flips at random
+// in both phases. What is random is a function of the seed and the row's number.
 class Transformer {
  public:
   // `param` is the TransformationParameter; `mean` the mean image, C × H × W, or empty. Throws Error(kField).
