@@ -19,6 +19,13 @@ HERE = pathlib.Path(__file__).resolve().parent
 WARNINGS = ["-Wall", "-Wextra"] + (["-Werror"] if os.environ.get("SPARKNET_WERROR") else [])
 
 
+def installed_file(distribution: str, ending: str) -> pathlib.Path:
+    """The file of an installed distribution whose path ends so; StopIteration where it has none."""
+    files = importlib.metadata.files(distribution) or []
+    located = (pathlib.Path(str(path.locate())).resolve() for path in files)
+    return next(path for path in located if path.as_posix().endswith(ending))
+
+
 def onednn_flags() -> tuple[list[str], list[str]]:
     """The compiler's and the linker's flags for oneDNN 3: ONEDNN_ROOT, else the wheel, else pkg-config."""
     root = os.environ.get("ONEDNN_ROOT")
@@ -26,12 +33,10 @@ def onednn_flags() -> tuple[list[str], list[str]]:
         return [f"-I{root}/include"], [f"-L{root}/lib", f"-Wl,-rpath,{root}/lib", "-ldnnl"]
     try:
         # importlib.metadata also finds the files under pip's build isolation, where sys.prefix is elsewhere.
-        files = importlib.metadata.files("onednn-devel-cpu-gomp") or []
-        found = {path.name: pathlib.Path(str(path.locate())).resolve() for path in files}
-        runtime = importlib.metadata.files("onednn-cpu-gomp") or []
-        found.update({path.name: pathlib.Path(str(path.locate())).resolve() for path in runtime})
-        return [f"-I{found['dnnl.hpp'].parent}"], [str(found["libdnnl.so.3"])]
-    except (importlib.metadata.PackageNotFoundError, KeyError):
+        header = installed_file("onednn-devel-cpu-gomp", "include/dnnl.hpp")
+        library = installed_file("onednn-cpu-gomp", "lib/libdnnl.so.3")
+        return [f"-I{header.parent}"], [str(library)]
+    except (importlib.metadata.PackageNotFoundError, StopIteration):
         pass
     try:
         query = ["pkg-config", "--cflags", "--libs", "dnnl >= 3.0"]
