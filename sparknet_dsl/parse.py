@@ -215,6 +215,17 @@ def _report(error: UnexpectedInput, at: int, text: str, source: Source, diagnost
             secondary=[Label(span, "here the next statement begins")],
         )
         return
+    keyword = re.search(r"(?:^|\n)[ \t]*(\w+)$", before)
+    if keyword and keyword[1] in KEYWORDS and str(token) in ("->", ":", ","):
+        word = Span(source, *keyword.span(1))
+        diagnostics.error(
+            "S001",
+            f"`{keyword[1]}` is a keyword of the language",
+            word,
+            "as a label it takes back-ticks",
+            fix=Fix(word, f"`{keyword[1]}`"),
+        )
+        return
     if token.type == "COLON" and opened and opened.text in "([":
         fix = Fix(span, "=")
         diagnostics.error("S001", "a field is written name=value", span, "write `=`", fix=fix)
@@ -226,16 +237,7 @@ def _report(error: UnexpectedInput, at: int, text: str, source: Source, diagnost
             diagnostics.error("S001", f"`{token}` here, but `{opened.text}` is still open", span, secondary=secondary)
             return
     if str(token) in KEYWORDS:
-        said = f"`{token}` is a keyword of the language"
-        fix = Fix(span, f"`{token}`")
-        diagnostics.error(
-            "S001",
-            said,
-            span,
-            _expectation(error),
-            help="a label of that name takes back-ticks",
-            fix=fix if text[span.end :].lstrip()[:1] in (":", ",") else None,
-        )
+        diagnostics.error("S001", f"`{token}` is a keyword of the language", span, _expectation(error))
         return
     if token.type == "NAME" and not opened:
         near = closest(str(token), ("import", "option", "let", "default", "block", "net", "solver", "spark"))

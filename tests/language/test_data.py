@@ -130,8 +130,8 @@ def test_deploy_keeps_what_its_values_need() -> None:
     model = compiled(
         "data, label: RDDData([[5, 3, 8, 8], [5]], scale=0.5) @train data, label: RDDData([[7, 3, 8, 8], [7]]) @test",
         """
-        data -> ip: InnerProduct(10) -> relu: ReLU! -> drop: Dropout! @train
-        drop -> ip2: InnerProduct(3)
+        data -> ip: InnerProduct(10) -> relu: ReLU! -> dropped: Dropout! @train
+        dropped -> ip2: InnerProduct(3)
         ip2, label -> accuracy: Accuracy @test
         ip2, label -> loss: SoftmaxWithLoss
         ip2 -> prob: Softmax @deploy
