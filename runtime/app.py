@@ -16,9 +16,9 @@ from .console import ConsoleReport
 from .data import Phase, open_source, parse_uri
 from .events import Emit, JsonLines
 from .feeds import data_layers, feed_net, no_source
+from .plan import Plan, phase_net
 from .report import Report
-from .spark import Cluster
-from .train import Plan, phase_net, run
+from .train import run
 
 INTERRUPTED = 130
 
@@ -73,10 +73,8 @@ def main(
             )
             check_folder(config.snapshot_dir)
             plan = _plan(model, compiled, solver, config)
-            with contextlib.ExitStack() as spark:
-                with show.busy("starting Spark"):
-                    cluster = spark.enter_context(Cluster(config.master, config.workers))
-                run(plan, config, cluster, report)
+            show.wait("starting Spark, reading rows")
+            run(plan, config, report)
     except SparkNetError as error:
         diagnostics = error.diagnostics if isinstance(error, ModelError) else ()
         print(_rendered(diagnostics) if diagnostics else f"error: {error}", file=sys.stderr)

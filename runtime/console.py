@@ -1,10 +1,10 @@
 """Shows a run on the terminal: a live line where there is a terminal, plain lines where there is none."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.table import Table
 
 from .events import End, Event, Round, Snapshot, Start, Test
@@ -17,20 +17,18 @@ class ConsoleReport:
         self.console = console or Console(highlight=False)
         self.live = self.console.is_terminal and not self.console.is_dumb_terminal
         self._progress: Progress | None = None
+        self._status: Status | None = None
         self._metrics: Mapping[str, float] = {}
         self._rows = 0
         self._seconds = 0.0
         self._averaging = 0.0
         self._loss: float | None = None
 
-    @contextlib.contextmanager
-    def busy(self, what: str) -> Iterator[None]:
-        """Says on a terminal that `what` is going on, as long as the block runs."""
-        if not self.live:
-            yield
-            return
-        with self.console.status(what):
-            yield
+    def wait(self, what: str) -> None:
+        """Says on a terminal that `what` is going on, until the next event."""
+        if self.live:
+            self._status = self.console.status(what)
+            self._status.start()
 
     def say(self, text: str) -> None:
         """Prints a line."""
@@ -38,6 +36,9 @@ class ConsoleReport:
 
     def __call__(self, event: Event) -> None:
         """Shows `event`."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
         match event:
             case Start():
                 self._start(event)

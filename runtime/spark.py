@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -26,6 +27,8 @@ from ..errors import ClusterError, SparkNetError
 from .config import cores, slots, too_few_slots
 from .data import Columns, Source
 from .shards import local_folder, remove_shards, shard
+
+__all__ = ["Cluster", "Own", "Rows", "SparkContext", "check_java"]
 
 JAVA = 17
 # How long the executors of a cluster may take to come up before too few slots are an error.
@@ -182,9 +185,12 @@ class Cluster:
             conf.set(key, value)
         try:
             # What Java and Spark say goes to the log: it is not for the user, unless Spark fails.
-            gateway = launch_gateway(  # type: ignore[no-untyped-call]
-                conf, {"stdout": handle, "stderr": handle}
-            )
+            with warnings.catch_warnings():
+                # From Python 3.12 on: a process with threads (the engine's) forks. The child only starts Java.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                gateway = launch_gateway(  # type: ignore[no-untyped-call]
+                    conf, {"stdout": handle, "stderr": handle}
+                )
             context = SparkContext(gateway=gateway)
         except (Py4JError, PySparkException, OSError) as error:
             raise self._lost(error, f"Spark does not start with --master {master}") from error

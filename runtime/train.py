@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-import re
 import signal
 import threading
 import time
@@ -16,38 +15,16 @@ from collections.abc import Iterator
 import numpy as np
 
 from .. import caffe_ext
-from ..errors import DataError, WeightsError
-from ..files import write_atomic
-from ..proto import caffe_pb2
+from ..errors import WeightsError
 from . import checkpoint, worker
-from .average import Array, mean, next_histories
+from .average import mean, next_histories
 from .checkpoint import State
 from .config import RunConfig
-from .data import Phase
 from .events import Emit, Round, Snapshot, Start, Test
-from .feeds import Fed
-from .spark import Cluster, Own, Rows
-from .worker import Feed, Job, Tested, Trained
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What is to be trained, looked at as far as that goes without Spark.
-
-    name          of the net
-    folder        of the model's file: a mean_file is looked for there, too
-    net, solver   the model's messages; the net has the layers of both phases
-    train, test   what feeds them; test None: no tests
-    notes         what the user should know of it
-    """
-
-    name: str
-    folder: pathlib.Path
-    net: caffe_pb2.NetParameter
-    solver: caffe_pb2.SolverParameter
-    train: Fed
-    test: Fed | None
-    notes: tuple[str, ...] = ()
+from .means import Means
+from .plan import Plan, checkpoint_name, phase_net, plain_solver
+from .spark import Cluster, Own, Rows, SparkContext
+from .worker import Job, Tested, Trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,39 +37,50 @@ class Result:
     files: tuple[pathlib.Path, ...]
 
 
-def run(plan: Plan, config: RunConfig, cluster: Cluster, emit: Emit) -> Result:
-    """Trains on `cluster` as `config` says, telling `emit` what happens.
+def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None = None) -> Result:
+    """Trains on Spark as `config` says, telling `emit` what happens; `context` is a Spark that runs already.
 
     When it fails or is interrupted, the weights of the last whole round are kept in a snapshot before the error
     goes on. Raises what workers raise (DivergedError, LayerError, DataError), ClusterError, OutputError,
     WeightsError.
     """
-    rows = cluster.rows("train", plan.train.source)
-    job, notes = _job(plan, config, cluster, rows)
-    solver = worker.make_solver(job)
-    state, config, note = _begin(plan, config, solver)
-    if config.seed != job.seed:
-        job = dataclasses.replace(job, seed=config.seed)
+    # Whatever can be wrong here is found before Spark starts.
+    solver = caffe_ext.Solver(plain_solver(plan.solver), phase_net(plan.net, plan.solver, "TRAIN"), seed=config.seed)
+    state, config, started = _begin(plan, config, solver)
     rounds = config.rounds
     if config.max_iter is not None:
         rounds = state.round + max(0, math.ceil((config.max_iter - state.iteration) / config.tau))
-    tests = cluster.rows("test", plan.test.source) if plan.test else None
-    batch = solver.net.blobs[job.train[0].top].shape[0] * max(1, solver.param.iter_size)
-    emit(_start(plan, config, cluster, state, rounds, batch, (*plan.notes, *notes, *note)))
-
-    # Starting processes, reading rows and building nets are no part of a round, nor of averaging.
-    cluster.each(rows, worker.prepare, job)
-    loop = _Loop(cluster, job, solver, config, rows, tests, emit, checkpoint_name(plan), state)
-    with loop.kept():
-        while loop.state.round < rounds:
-            loop.round(rounds)
-            last = loop.state.round == rounds
-            if tests and (last or (config.test_every and loop.state.round % config.test_every == 0)):
+    with Cluster(config.master, config.workers, context) as cluster:
+        rows = cluster.rows("train", plan.train.source)
+        tests = cluster.rows("test", plan.test.source) if plan.test else None
+        means = Means(cluster, rows, plan.folder, config.snapshot_dir)
+        job = Job(
+            run=cluster.run,
+            train_net=phase_net(plan.net, plan.solver, "TRAIN").SerializeToString(),
+            test_net=phase_net(plan.net, plan.solver, "TEST").SerializeToString(),
+            solver=plain_solver(plan.solver).SerializeToString(),
+            train=tuple(map(means.fill, plan.train.feeds)),
+            test=tuple(map(means.fill, plan.test.feeds if plan.test else ())),
+            seed=config.seed,
+            threads=cluster.threads,
+            send_history=config.momentum != "RESET",
+        )
+        # Starting processes, reading rows and building nets are no part of a round, nor of averaging.
+        cluster.each(rows, worker.prepare, job)
+        batch = solver.net.blobs[job.train[0].top].shape[0] * max(1, solver.param.iter_size)
+        notes = (*plan.notes, *means.notes, *started)
+        emit(_start(plan, config, cluster, state, rounds, batch, notes))
+        loop = _Loop(cluster, job, solver, config, rows, tests, emit, checkpoint_name(plan), state)
+        with loop.kept():
+            while loop.state.round < rounds:
+                loop.round(rounds)
+                last = loop.state.round == rounds
+                if tests and (last or (config.test_every and loop.state.round % config.test_every == 0)):
+                    loop.test()
+                if last or (config.snapshot_every and loop.state.round % config.snapshot_every == 0):
+                    loop.snapshot()
+            if tests and not loop.metrics:
                 loop.test()
-            if last or (config.snapshot_every and loop.state.round % config.snapshot_every == 0):
-                loop.snapshot()
-        if tests and not loop.metrics:
-            loop.test()
     return Result(loop.state.round, loop.state.iteration, loop.metrics, loop.files)
 
 
@@ -205,103 +193,6 @@ class _Loop:
                 with _uninterrupted():
                     self.snapshot()
             raise
-
-
-def checkpoint_name(plan: Plan) -> str:
-    """The name that a run's snapshots begin with: the solver's snapshot_prefix without folder, else the net's name."""
-    name = pathlib.PurePath(plan.solver.snapshot_prefix).name or plan.name or "net"
-    return re.sub(r"[^\w.+-]+", "_", name)
-
-
-def phase_net(net: caffe_pb2.NetParameter, solver: caffe_pb2.SolverParameter, phase: Phase) -> caffe_pb2.NetParameter:
-    """`net` in `phase`, with the levels and stages that the solver's train_state or (first) test_state adds."""
-    result = caffe_pb2.NetParameter()
-    result.CopyFrom(net)
-    if phase == "TRAIN":
-        result.state.MergeFrom(solver.train_state)
-        result.state.phase = caffe_pb2.TRAIN
-    else:
-        result.state.MergeFrom(solver.test_state[0] if solver.test_state else caffe_pb2.NetState())
-        result.state.phase = caffe_pb2.TEST
-    return result
-
-
-def plain_solver(solver: caffe_pb2.SolverParameter) -> caffe_pb2.SolverParameter:
-    """`solver` without nets, tests, display and snapshots: those are the loop's."""
-    result = caffe_pb2.SolverParameter()
-    result.CopyFrom(solver)
-    for field in (
-        *("net", "net_param", "train_net", "train_net_param", "test_net", "test_net_param"),
-        *("train_state", "test_state", "test_iter", "test_interval", "test_initialization"),
-        *("display", "average_loss", "snapshot", "snapshot_prefix", "snapshot_after_train"),
-        *("snapshot_format", "snapshot_diff", "weights"),
-        *("solver_mode", "device_id"),
-    ):
-        result.ClearField(field)
-    return result
-
-
-def _job(plan: Plan, config: RunConfig, cluster: Cluster, rows: Rows) -> tuple[Job, tuple[str, ...]]:
-    images = _Means(plan, config, cluster, rows)
-    tested = plan.test.feeds if plan.test else ()
-    job = Job(
-        run=cluster.run,
-        train_net=phase_net(plan.net, plan.solver, "TRAIN").SerializeToString(),
-        test_net=phase_net(plan.net, plan.solver, "TEST").SerializeToString(),
-        solver=plain_solver(plan.solver).SerializeToString(),
-        train=tuple(map(images.fill, plan.train.feeds)),
-        test=tuple(map(images.fill, tested)),
-        seed=config.seed,
-        threads=cluster.threads,
-        send_history=config.momentum != "RESET",
-    )
-    return job, tuple(images.notes)
-
-
-class _Means:
-    """The mean images that feeds name by file: read, or computed where the file does not exist, each once."""
-
-    def __init__(self, plan: Plan, config: RunConfig, cluster: Cluster, rows: Rows) -> None:
-        self.plan = plan
-        self.config = config
-        self.cluster = cluster
-        self.rows = rows
-        self.notes: list[str] = []
-        self._known: dict[str, Array] = {}
-
-    def fill(self, feed: Feed) -> Feed:
-        if not feed.mean_file:
-            return feed
-        if feed.mean_file not in self._known:
-            self._known[feed.mean_file] = self._find(feed)
-        return dataclasses.replace(feed, mean=self._known[feed.mean_file])
-
-    def _find(self, feed: Feed) -> Array:
-        for path in (pathlib.Path(feed.mean_file), self.plan.folder / feed.mean_file):
-            if path.is_file():
-                found: Array = caffe_ext.read_mean(path)
-                return found
-        if feed.column not in (column.name for column in self.rows.source.columns):
-            raise DataError(
-                f"{feed.mean_file} does not exist, and the training data has no column `{feed.column}` to "
-                "compute it from"
-            )
-        parts = self.cluster.each(self.rows, worker.column_sum, feed.column)
-        count = sum(rows for _, rows in parts)
-        total = np.sum([part for part, _ in parts], axis=0)
-        image: Array = (total / count).astype(np.float32)
-        # Beside the weights: whoever uses them needs it.
-        kept = self.config.snapshot_dir / pathlib.PurePath(feed.mean_file).name
-        blob = caffe_pb2.BlobProto(data=image.ravel().tolist())
-        if image.ndim == 3:
-            blob.num = 1
-            blob.channels, blob.height, blob.width = image.shape
-        write_atomic(kept, blob.SerializeToString())
-        self.notes.append(
-            f"mean image: {feed.mean_file} does not exist, so it was computed from the {count:,} training rows and "
-            f"kept in {kept.absolute()}"
-        )
-        return image
 
 
 def _begin(plan: Plan, config: RunConfig, solver: caffe_ext.Solver) -> tuple[State, RunConfig, tuple[str, ...]]:

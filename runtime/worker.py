@@ -86,7 +86,7 @@ def prepare(shard: Shard, partition: int, job: Job) -> int:
     """Makes what a round of training needs besides its arguments; gives the partition's rows."""
     del partition
     _engines.solver(job)
-    return shard.rows
+    return int(shard.rows)
 
 
 def train_round(
@@ -224,7 +224,9 @@ class _Engines:
     def solver(self, job: Job) -> caffe_ext.Solver:
         self._enter(job)
         if self._solver is None:
-            self._solver = make_solver(job)
+            solver = caffe_pb2.SolverParameter.FromString(job.solver)
+            net = caffe_pb2.NetParameter.FromString(job.train_net)
+            self._solver = caffe_ext.Solver(solver, net, seed=job.seed)
         return self._solver
 
     def test_net(self, job: Job) -> caffe_ext.Net:
@@ -242,13 +244,6 @@ class _Engines:
 
 
 _engines = _Engines()
-
-
-def make_solver(job: Job) -> caffe_ext.Solver:
-    """The engine's solver with its TRAIN net, initialised from the job's seed."""
-    solver = caffe_pb2.SolverParameter.FromString(job.solver)
-    net = caffe_pb2.NetParameter.FromString(job.train_net)
-    return caffe_ext.Solver(solver, net, seed=job.seed)
 
 
 def _resize(net: caffe_ext.Net, job: Job, rows: int) -> None:

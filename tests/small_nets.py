@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 from google.protobuf import text_format
 
+from sparknet_dsl import caffe_ext
 from sparknet_dsl.proto import caffe_pb2
 from sparknet_dsl.runtime.data import Column
 from sparknet_dsl.runtime.shards import Shard, shard
@@ -66,6 +67,13 @@ def small_shard(folder: pathlib.Path, rows: int = 50, partition: int = 0, partit
     source = SmallSource(rows)
     name = f"{rows}-{partition}-{partitions}"
     return shard("tests", name, COLUMNS, lambda: source.read(partition, partitions), folder)
+
+
+def job_solver(job: Job) -> caffe_ext.Solver:
+    """The solver that workers make of `job`."""
+    solver = caffe_pb2.SolverParameter.FromString(job.solver)
+    net = caffe_pb2.NetParameter.FromString(job.train_net)
+    return caffe_ext.Solver(solver, net, seed=job.seed)
 
 
 def small_job(net: caffe_pb2.NetParameter, solver: caffe_pb2.SolverParameter, run: str = "run", **changes) -> Job:

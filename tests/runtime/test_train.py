@@ -22,8 +22,9 @@ from sparknet_dsl.runtime.average import mean
 from sparknet_dsl.runtime.batches import batch_rows
 from sparknet_dsl.runtime.config import RunConfig, cores
 from sparknet_dsl.runtime.events import Round, Snapshot, Start, Test
+from sparknet_dsl.runtime.plan import Plan, plain_solver
 from sparknet_dsl.runtime.spark import Cluster
-from sparknet_dsl.runtime.train import Plan, Result
+from sparknet_dsl.runtime.train import Result
 
 # Workers do not have these files.
 cloudpickle.register_pickle_by_value(small_nets)
@@ -69,8 +70,7 @@ def plan(net=None, solver=None, rows=90, **changes) -> Plan:
 
 def run(spark, what: Plan, config: RunConfig) -> tuple[Result, list]:
     events: list = []
-    with Cluster("", config.workers, spark.context) as cluster:
-        return train.run(what, config, cluster, events.append), events
+    return train.run(what, config, events.append, spark.context), events
 
 
 def learned(result: Result) -> dict[str, list[np.ndarray]]:
@@ -89,9 +89,9 @@ def assert_same(one: Result, other: Result) -> None:
 def test_the_loop_on_spark_equals_the_loop_by_hand(spark, config, tmp_path, momentum):
     what = plan()
     result, events = run(spark, what, dataclasses.replace(config, momentum=momentum))
-    job = small_nets.small_job(what.net, train.plain_solver(what.solver), seed=config.seed)
+    job = small_nets.small_job(what.net, plain_solver(what.solver), seed=config.seed)
     shards = [small_nets.small_shard(tmp_path, 90, p, 2) for p in range(2)]
-    weights = worker.make_solver(job).net.flat_data.copy()
+    weights = small_nets.job_solver(job).net.flat_data.copy()
     histories = [None, None]
     losses = []
     for round in range(4):
@@ -100,7 +100,7 @@ def test_the_loop_on_spark_equals_the_loop_by_hand(spark, config, tmp_path, mome
         own = [each.history for each in done]
         histories = {"AVERAGE": [mean(own)] * 2, "LOCAL": own, "RESET": [None, None]}[momentum]
         losses.append(np.mean([each.losses for each in done]))
-    solver = worker.make_solver(job)
+    solver = small_nets.job_solver(job)
     solver.net.copy_from(result.files[0])
     np.testing.assert_array_equal(solver.net.flat_data, weights)
 
@@ -118,8 +118,8 @@ def test_one_worker_equals_the_plain_solver(spark, config):
     what = plan()
     result, _ = run(spark, what, dataclasses.replace(config, workers=1))
     caffe_ext.set_num_threads(cores())
-    job = small_nets.small_job(what.net, train.plain_solver(what.solver), seed=config.seed)
-    solver, rows = worker.make_solver(job), small_rows(90)
+    job = small_nets.small_job(what.net, plain_solver(what.solver), seed=config.seed)
+    solver, rows = small_nets.job_solver(job), small_rows(90)
 
     def feed(number):
         chosen = batch_rows(config.seed, 0, 90, number * 8, 8)
@@ -245,11 +245,8 @@ def test_a_mean_that_does_not_exist_is_computed(spark, config, tmp_path):
 def test_divergence_keeps_the_last_good_weights(spark, config, tmp_path):
     solver = small_solver(lr_policy="step", gamma=1e38, stepsize=6, snapshot_prefix="small")
     events: list = []
-    with (
-        Cluster("", 2, spark.context) as cluster,
-        pytest.raises(DivergedError, match=r"in round 3, worker [12], iteration [789]; lower base_lr"),
-    ):
-        train.run(plan(solver=solver), config, cluster, events.append)
+    with pytest.raises(DivergedError, match=r"in round 3, worker [12], iteration [789]; lower base_lr"):
+        train.run(plan(solver=solver), config, events.append, spark.context)
     assert isinstance(events[-1], Snapshot)
     assert events[-1].round == 2
     good, _ = run(spark, plan(solver=solver), dataclasses.replace(config, rounds=2, snapshot_dir=tmp_path))
@@ -276,7 +273,8 @@ def test_the_memory_of_200_rounds_is_flat(spark, config):
             rows = cluster.rows("train", what.train.source)
             return {"worker": max(cluster.each(rows, worker_size))}
 
-        train.run(what, dataclasses.replace(config, tau=1, rounds=200, test_every=50), cluster, watch)
+        many = dataclasses.replace(config, tau=1, rounds=200, test_every=50)
+        train.run(what, many, watch, spark.context)
     for process, size in sizes[0].items():
         assert sizes[1][process] - size < 20_000_000
 

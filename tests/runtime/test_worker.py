@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from small_nets import DROPOUT, small_job, small_net, small_rows, small_shard, small_solver
+from small_nets import DROPOUT, job_solver, small_job, small_net, small_rows, small_shard, small_solver
 
 from sparknet_dsl import caffe_ext
 from sparknet_dsl.errors import DivergedError, LayerError
 from sparknet_dsl.runtime import worker
 from sparknet_dsl.runtime.average import mean, next_histories
 from sparknet_dsl.runtime.batches import batch_rows
-from sparknet_dsl.runtime.worker import make_solver, train_round
+from sparknet_dsl.runtime.worker import train_round
 
 EXACT_SGD = {"momentum": 0.9, "weight_decay": 0.004, "lr_policy": "inv", "gamma": 0.01, "power": 0.75}
 
@@ -22,12 +22,12 @@ def fresh_engine():
 
 
 def first_weights(job):
-    return make_solver(job).net.flat_data.copy()
+    return job_solver(job).net.flat_data.copy()
 
 
 def plain_solver_weights(job, rows, iterations, batch, partition=0):
     """What the engine's solver learns by itself from the same batches."""
-    solver = make_solver(job)
+    solver = job_solver(job)
     passes = max(1, solver.param.iter_size)
     indices = []
 
@@ -75,7 +75,7 @@ def test_workers_that_average_each_step_equal_one_solver_with_a_larger_batch(tmp
         weights = mean([result.weights for result in done])
         histories = next_histories([result.history for result in done], "AVERAGE")
 
-    one = make_solver(small_job(small_net(batch * workers), solver, run="one"))
+    one = job_solver(small_job(small_net(batch * workers), solver, run="one"))
     one.net.flat_data[:] = start
 
     def feed(number):
@@ -127,7 +127,7 @@ def test_a_later_round_has_the_rate_of_its_iterations(tmp_path, policy):
 def test_a_test_counts_every_row_once(tmp_path, rows):
     job = small_job(small_net(), small_solver())
     shard = small_shard(tmp_path, rows)
-    solver = make_solver(job)
+    solver = job_solver(job)
     params = {layer: [blob.data.copy() for blob in blobs] for layer, blobs in solver.net.params.items()}
     done = worker.test(shard, 0, job, params)
 
@@ -163,7 +163,7 @@ def test_weights_reach_the_net_of_the_other_phase_by_name(tmp_path):
     )
     plain = small_job(small_net(), small_solver(), run="plain")
     job = small_job(net, small_solver())
-    params = {layer: [blob.data.copy() for blob in blobs] for layer, blobs in make_solver(job).net.params.items()}
+    params = {layer: [blob.data.copy() for blob in blobs] for layer, blobs in job_solver(job).net.params.items()}
     shard = small_shard(tmp_path)
     with_aux = worker.test(shard, 0, job, params)
     assert with_aux == worker.test(shard, 0, plain, {k: v for k, v in params.items() if k != "aux"})

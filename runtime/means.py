@@ -1,0 +1,67 @@
+"""Mean images: read from the file that transform_param.mean_file names, or computed from the training rows."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from .. import caffe_ext
+from ..errors import DataError
+from ..files import write_atomic
+from ..proto import caffe_pb2
+from . import worker
+from .average import Array
+from .spark import Cluster, Rows
+from .worker import Feed
+
+
+class Means:
+    """The mean images of a run, each found once.
+
+    A file is looked for as it is named, and in `model` (the model's folder). Where there is none, the mean of the
+    training `rows` takes its place, as Caffe's compute_image_mean computes it, and is kept in `folder`; `notes`
+    then says so.
+    """
+
+    def __init__(self, cluster: Cluster, rows: Rows, model: pathlib.Path, folder: pathlib.Path) -> None:
+        self.notes: list[str] = []
+        self._cluster = cluster
+        self._rows = rows
+        self._model = model
+        self._folder = folder
+        self._known: dict[str, Array] = {}
+
+    def fill(self, feed: Feed) -> Feed:
+        """`feed` with the image that its mean_file names, if any; raises DataError, WeightsError, OutputError."""
+        if not feed.mean_file:
+            return feed
+        if feed.mean_file not in self._known:
+            self._known[feed.mean_file] = self._find(feed)
+        return dataclasses.replace(feed, mean=self._known[feed.mean_file])
+
+    def _find(self, feed: Feed) -> Array:
+        for path in (pathlib.Path(feed.mean_file), self._model / feed.mean_file):
+            if path.is_file():
+                found: Array = caffe_ext.read_mean(path)
+                return found
+        if feed.column not in (column.name for column in self._rows.source.columns):
+            raise DataError(
+                f"{feed.mean_file} does not exist, and the training data has no column `{feed.column}` to "
+                "compute it from"
+            )
+        # float64 adds up bytes exactly, so that the number of partitions makes no difference.
+        parts = self._cluster.each(self._rows, worker.column_sum, feed.column)
+        count = sum(rows for _, rows in parts)
+        image: Array = (np.sum([total for total, _ in parts], axis=0) / count).astype(np.float32)
+        # Beside the weights: whoever uses them needs it.
+        kept = self._folder / pathlib.PurePath(feed.mean_file).name
+        blob = caffe_pb2.BlobProto(data=image.ravel().tolist())
+        if image.ndim == 3:
+            blob.num = 1
+            blob.channels, blob.height, blob.width = image.shape
+        write_atomic(kept, blob.SerializeToString())
+        self.notes.append(
+            f"mean image: {feed.mean_file} does not exist, so it was computed from the {count:,} training rows and "
+            f"kept in {kept.absolute()}"
+        )
+        return image
