@@ -1,0 +1,57 @@
+"""Every example of docs/language.md does what the page says."""
+
+import pathlib
+import re
+
+import pytest
+
+from sparknet_dsl import compile_file, compile_text
+from sparknet_dsl.errors import ModelError
+
+PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "language.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)( error)?\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+FILES = {match[1]: text for _, _, text in BLOCKS if (match := re.match(r"# file: (\S+)\n", text))}
+PROGRAMS = [text for kind, error, text in BLOCKS if kind == "snet" and not error and not text.startswith("# file:")]
+
+
+@pytest.mark.parametrize("text", PROGRAMS, ids=lambda text: re.search(r"net (\w+)", text)[1])
+def test_examples_compile(text: str) -> None:
+    model = compile_text(text)
+    assert {found.code for found in model.diagnostics} <= {"S311"}
+    assert len(model.net.layer) > 1
+
+
+def test_examples_of_several_files(tmp_path: pathlib.Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    model = compile_file(tmp_path / "fine_tuned.snet", defines={"batch": "32"})
+    assert [layer.name for layer in model.net.layer] == [
+        "data",
+        "fc_20",
+        "side/a",
+        "side/b",
+        "side_fc",
+        "sum",
+        "loss",
+    ]
+    assert model.reports["TRAIN"].blobs["sum"] == (32, 20)
+
+
+def test_the_message_is_the_one_shown() -> None:
+    (wrong,) = [text for _, error, text in BLOCKS if error]
+    (shown,) = [text for kind, _, text in BLOCKS if kind == "text"]
+    with pytest.raises(ModelError) as caught:
+        compile_text(wrong, "wrong.snet")
+    assert str(caught.value) + "\n" == shown
+
+
+def test_the_python_example(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = [text for kind, _, text in BLOCKS if kind == "python"]
+    exec(code, {})
+    assert 'type: "ReLU"' in capsys.readouterr().out
+
+
+def test_names_of_blocks_are_as_the_page_says() -> None:
+    (text,) = [text for text in PROGRAMS if "net blocks" in text]
+    names = [layer.name for layer in compile_text(text).net.layer]
+    assert names == ["data", "left/reduce", "left", "right/reduce", "right", "out/main_sum", "out/relu", "spare"]
