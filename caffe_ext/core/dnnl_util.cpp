@@ -1,6 +1,7 @@
 #include "core/dnnl_util.h"
 
 #include "core/error.h"
+#include "core/parallel.h"
 
 namespace sparknet {
 
@@ -101,9 +102,19 @@ dnnl::memory Converted::get(const Tensor& tensor, const dnnl::memory::desc& desc
 }
 
 void accumulate(const dnnl::memory& gradient, Tensor& diff, const dnnl::memory::dims& shape) {
+  const auto plain = plain_desc_of(shape);
+  if (gradient.get_desc() == plain) {
+    const auto* from = static_cast<const float*>(gradient.get_data_handle());
+    float* to = diff.write();
+    parallel_for(diff.count(), kElementGrain, [=](int64_t begin, int64_t end) {
+#pragma omp simd
+      for (int64_t i = begin; i < end; ++i) to[i] += from[i];
+    });
+    return;
+  }
   const bool fresh = diff.is_zero();
   float* values = fresh ? diff.overwrite() : diff.write();
-  reorder(gradient, wrap_memory(plain_desc_of(shape), values), !fresh);
+  reorder(gradient, wrap_memory(plain, values), !fresh);
 }
 
 }  // namespace sparknet

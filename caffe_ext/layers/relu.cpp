@@ -21,9 +21,12 @@ class ReLULayer : public Layer {
   void forward(const Blobs& bottom, const Blobs& top) override {
     const NativeView x = bottom[0]->data.native();
     float* y = top[0]->data.overwrite_as(x.layout);
-    const float slope = slope_;
-    parallel_for(x.count, kElementGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) y[i] = std::max(x.values[i], 0.0f) + slope * std::min(x.values[i], 0.0f);
+    parallel_for(x.count, kElementGrain, [from = x.values, y, slope = slope_](int64_t begin, int64_t end) {
+#pragma omp simd
+      for (int64_t i = begin; i < end; ++i) {
+        const float value = from[i];
+        y[i] = (value < 0.0f ? 0.0f : value) + slope * (value < 0.0f ? value : 0.0f);
+      }
     });
   }
 
@@ -33,9 +36,10 @@ class ReLULayer : public Layer {
     const NativeView x = bottom[0]->data.native();
     const float* dy = top[0]->diff.read_as(x.layout);
     float* dx = bottom[0]->diff.overwrite_as(x.layout);
-    const float slope = slope_;
-    parallel_for(x.count, kElementGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) dx[i] = dy[i] * (x.values[i] > 0.0f ? 1.0f : slope);
+    parallel_for(x.count, kElementGrain, [from = x.values, dy, dx, slope = slope_](int64_t begin, int64_t end) {
+      // In place dx is dy, which alone would keep the compiler from vectorising; with branches it takes ten times as long.
+#pragma omp simd
+      for (int64_t i = begin; i < end; ++i) dx[i] = dy[i] * (from[i] > 0.0f ? 1.0f : slope);
     });
   }
 
