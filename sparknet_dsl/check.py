@@ -12,7 +12,9 @@ from .proto import caffe_pb2
 from .schema import PARAM_FIELDS
 
 if TYPE_CHECKING:
-    from .caffe_ext import LayerProblem, NetReport
+    from .caffe_ext import LayerProblem
+    from .caffe_ext import LayerReport as LayerReport
+    from .caffe_ext import NetReport as NetReport
 
 # Kinds of problems that the graph check words better, and has reported.
 _GRAPH_KINDS = {"bottoms", "tops", "blob", "duplicate", "phase"}

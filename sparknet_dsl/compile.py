@@ -16,7 +16,7 @@ from .parse import parse
 from .proto import caffe_pb2, sparknet_pb2
 
 if TYPE_CHECKING:
-    from .caffe_ext import NetReport
+    from .check import NetReport
 
 MAX_SOLVER_DEPTH = 8
 

@@ -8,7 +8,7 @@ from .diagnostics import Span
 from .proto import caffe_pb2
 
 if TYPE_CHECKING:
-    from .caffe_ext import LayerType
+    from .schema import LayerType
 
 PHASES = ("TRAIN", "TEST")
 

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from .proto import caffe_pb2
 
 if TYPE_CHECKING:
-    from .caffe_ext import LayerType
+    from .caffe_ext import LayerType as LayerType
 
 LAYER = cast(Descriptor, caffe_pb2.LayerParameter.DESCRIPTOR)
 FILLER = cast(Descriptor, caffe_pb2.FillerParameter.DESCRIPTOR)

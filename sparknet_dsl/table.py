@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from .compile import Model
 
 if TYPE_CHECKING:
-    from .caffe_ext import LayerReport
+    from .check import LayerReport
 
 _HEADINGS = ("layer", "type", "phase", "output", "parameters", "multiply-adds")
 
