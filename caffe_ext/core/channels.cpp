@@ -9,7 +9,8 @@ ChannelView ChannelView::of_axes(const Shape& shape, int begin, int end) {
   view.outer = count(shape, 0, begin);
   view.blocks = count(shape, begin, end);
   view.inner = count(shape, end, static_cast<int>(shape.size()));
-  if (view.blocks == 1 && !shape.empty()) {
+  if (shape.empty()) return view;
+  if (view.blocks == 1) {
     // One channel: any cut into rows will do.
     view.inner = count(shape, 1, static_cast<int>(shape.size()));
     view.outer = shape[0];

@@ -375,6 +375,15 @@ def test_an_enum_and_defaults_reach_the_layer() -> None:
         assert (net.forward(x=np.full(3, 3.0), y=np.full(3, 4.0))["z"] == want).all()
 
 
+def test_scalars_through_layers() -> None:
+    text = """
+    layer { name: "x" type: "Input" top: "x" top: "y" input_param { shape { } } }
+    layer { name: "s" type: "Scale" bottom: "x" bottom: "y" top: "z" }
+    """
+    net = caffe_ext.Net(text_format.Parse(text, caffe_pb2.NetParameter()), TEST)
+    assert net.forward(x=3, y=5)["z"] == 15
+
+
 def test_public_names() -> None:
     assert len(set(caffe_ext.__all__)) == len(caffe_ext.__all__)
     for name in caffe_ext.__all__:
