@@ -61,11 +61,11 @@ class ParallelBuild(build_ext):
         objects: list[str] = []
         stale: list[str] = []
         for source in ext.sources:
-            target = self.compiler.object_filenames([source], output_dir=folder)[0]
+            target = str(self.compiler.object_filenames([source], output_dir=folder)[0])
             objects.append(target)
             made = pathlib.Path(target).stat().st_mtime if pathlib.Path(target).exists() else 0.0
             if made < max(newest_header, pathlib.Path(source).stat().st_mtime):
-                stale.append(source)
+                stale.append(str(source))
 
         def compile_one(source: str) -> None:
             own = WARNINGS if source.startswith("caffe_ext") else ["-w"]  # what Cython writes is not ours to mend

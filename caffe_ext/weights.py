@@ -65,8 +65,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, list[Array]]:
     """The parameters of each layer that has any, by the layer's name, in the file's order.
 
     Reads what Caffe reads: `layer` (V2), `layers` (V1) and `layers { layer }` (V0), float and double values. Blobs of
-    files without shapes have four axes; `fit` brings them to the net's shape. Raises WeightsError, naming the file, when
-    it cannot be read, is not such a file or is cut short.
+    files without shapes have four axes; `fit` brings them to the net's shape. Raises WeightsError, naming the file,
+    when it cannot be read, is not such a file or is cut short.
     """
     content = read_bytes(path, "weights file")
     try:

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(os.environ.get("SPARKNET_SHARED", pathlib.Path(__file__).res
 
 
 def shared(path: str) -> pathlib.Path:
-    """The file or folder `path` of the shared material (`SPARKNET_SHARED`, else `../shared`); skips the test without it."""
+    """The file or folder `path` of the shared material (SPARKNET_SHARED, else ../shared); skips the test without it."""
     found = ROOT / path
     if not found.exists():
         pytest.skip(f"needs {found}")

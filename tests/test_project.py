@@ -23,6 +23,7 @@ PACKAGES = {
     "sparknet_dsl.caffe_ext": ROOT / "caffe_ext",
     "sparknet_dsl.runtime": ROOT / "runtime",
 }
+CPP = ["--dry-run", "--Werror", *map(str, [*ROOT.glob("caffe_ext/**/*.cpp"), *ROOT.glob("caffe_ext/**/*.h")])]
 # What a module may import stands below it.
 LEVELS = ["leaf", "proto", "engine", "language", "runtime", "cli"]
 LEAVES = {"sparknet_dsl.errors", "sparknet_dsl.files", "sparknet_dsl.grammar", "sparknet_dsl.models"}
@@ -202,8 +203,8 @@ def test_readme_has_the_commands_that_ci_runs() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],
-    ids=["ruff-check", "ruff-format", "mypy"],
+    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["clang-format", *CPP]],
+    ids=["ruff-check", "ruff-format", "mypy", "clang-format"],
 )
 def test_source_is_clean(command: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,5 +1,5 @@
-// oneDNN: the engine, streams, layouts and the reorder that the rest is built on. Only files that use oneDNN's primitives
-// include this: its header takes seconds to compile.
+// oneDNN: the engine, streams, layouts and the reorder that the rest is built on. Only files that use oneDNN's
+// primitives include this: its header takes seconds to compile.
 #pragma once
 
 #include <dnnl.hpp>

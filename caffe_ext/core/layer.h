@@ -1,8 +1,8 @@
 // The layer contract and the registry of layer types.
 //
-// A layer type is one file in layers/: a class with the four verbs below and one REGISTER_LAYER line, which also tells the
-// language what the type is called, which message holds its fields, how many bottoms and tops it takes. Nothing else has to
-// know about it.
+// A layer type is one file in layers/: a class with the four verbs below and one REGISTER_LAYER line, which also tells
+// the language what the type is called, which message holds its fields, how many bottoms and tops it takes. Nothing
+// else has to know about it.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,8 @@ class Layer {
   Layer(const Layer&) = delete;
   Layer& operator=(const Layer&) = delete;
 
-  // Once, before the first reshape: checks fields, declares parameters with add_param. Allocates no arrays: the same code
-  // is the compiler's dry run.
+  // Once, before the first reshape: checks fields, declares parameters with add_param. Allocates no arrays: the same
+  // code is the compiler's dry run.
   virtual void setup(const Blobs& bottom, const Blobs& top) {
     (void)bottom;
     (void)top;
@@ -38,7 +38,8 @@ class Layer {
   virtual void reshape(const Blobs& bottom, const Blobs& top) = 0;
   // Computes the tops' data.
   virtual void forward(const Blobs& bottom, const Blobs& top) = 0;
-  // Overwrites the bottoms' diff where `propagate_down` says so, adds to the parameters' diff where `param_gradient` does.
+  // Overwrites the bottoms' diff where `propagate_down` says so, adds to the parameters' diff where `param_gradient`
+  // does.
   virtual void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) = 0;
   // Multiplications followed by an addition in one forward pass.
   virtual int64_t multiply_adds(const Blobs& bottom, const Blobs& top) const {
@@ -144,7 +145,6 @@ class Registry {
   static bool add_spec(LayerSpec spec);
 };
 
-#define REGISTER_LAYER(Class, spec) \
-  static const bool registered_##Class = ::sparknet::Registry::add<Class>(spec)
+#define REGISTER_LAYER(Class, spec) static const bool registered_##Class = ::sparknet::Registry::add<Class>(spec)
 
 }  // namespace sparknet

@@ -47,8 +47,8 @@ class Message {
   int64_t integer(const std::string& name) const;
   double real(const std::string& name) const;
   bool flag(const std::string& name) const { return integer(name) != 0; }
-  const std::string& text(const std::string& name) const;    // strings, and the names of enum values
-  const Message& message(const std::string& name) const;     // all defaults when absent
+  const std::string& text(const std::string& name) const;  // strings, and the names of enum values
+  const Message& message(const std::string& name) const;   // all defaults when absent
   const std::vector<int64_t>& integers(const std::string& name) const;
   const std::vector<double>& reals(const std::string& name) const;
   const std::vector<std::string>& texts(const std::string& name) const;

@@ -58,7 +58,8 @@ bool meets(const NetState& state, const Message& rule) {
   const auto in_state = [&](const std::string& stage) { return contains(state.stages, stage); };
   const auto& wanted = rule.texts("stage");
   const auto& unwanted = rule.texts("not_stage");
-  return std::all_of(wanted.begin(), wanted.end(), in_state) && std::none_of(unwanted.begin(), unwanted.end(), in_state);
+  return std::all_of(wanted.begin(), wanted.end(), in_state) &&
+         std::none_of(unwanted.begin(), unwanted.end(), in_state);
 }
 
 std::string number_of(int least, int most, const char* what) {
@@ -82,7 +83,8 @@ std::shared_ptr<float> allocate_flat(int64_t floats) {
     fail(ErrorKind::kMemory, "the parameters take ", bytes >> 20, " MiB, and this machine has ", physical >> 20);
   }
   constexpr size_t kAlignment = 64;
-  auto* memory = static_cast<float*>(std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment));
+  auto* memory =
+      static_cast<float*>(std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment));
   if (memory == nullptr) throw std::bad_alloc();
   return {memory, std::free};
 }
@@ -194,8 +196,8 @@ std::vector<Net::Planned> Net::filter(const Message& param, const NetState& stat
   return kept;
 }
 
-// A blob that several layers read, or one reader and the objective, gets a copy for each, so that their gradients can be
-// summed: the layer `<blob>_<layer>_<top>_split` with tops `<blob>_<layer>_<top>_split_<k>`.
+// A blob that several layers read, or one reader and the objective, gets a copy for each, so that their gradients can
+// be summed: the layer `<blob>_<layer>_<top>_split` with tops `<blob>_<layer>_<top>_split_<k>`.
 std::vector<Net::Planned> Net::insert_splits(std::vector<Planned> layers) {
   using TopId = std::pair<size_t, size_t>;  // layer, top
   std::map<std::string, TopId> made_by;
@@ -275,7 +277,8 @@ void Net::add_layer(Planned& planned) {
     for (const LayerSpec* spec : Registry::all()) types.push_back(spec->type);
     if (to.type.empty()) fail(ErrorKind::kType, "has no type");
     const std::string close = suggestion(to.type, types);
-    fail(ErrorKind::kType, "there is no layer type `", to.type, "`", close.empty() ? "; there are" + names_of(types) : close);
+    fail(ErrorKind::kType, "there is no layer type `", to.type, "`",
+         close.empty() ? "; there are" + names_of(types) : close);
   });
   bool good = wire(planned, to) && to.spec != nullptr;
   if (good) {
@@ -369,16 +372,19 @@ bool Net::wire(const Planned& planned, NetLayer& to) {
     const LayerSpec& spec = *to.spec;
     const int got = static_cast<int>(to.top.size());
     if (spec.equal_tops && got != static_cast<int>(bottoms.size())) {
-      fail(ErrorKind::kTops, "a ", to.type, " layer makes as many tops as it has bottoms, ", bottoms.size(), "; got ", got);
+      fail(ErrorKind::kTops, "a ", to.type, " layer makes as many tops as it has bottoms, ", bottoms.size(), "; got ",
+           got);
     }
     if (got < spec.min_tops || (spec.max_tops != LayerSpec::kAny && got > spec.max_tops)) {
-      fail(ErrorKind::kTops, "a ", to.type, " layer makes ", number_of(spec.min_tops, spec.max_tops, "top"), ", got ", got);
+      fail(ErrorKind::kTops, "a ", to.type, " layer makes ", number_of(spec.min_tops, spec.max_tops, "top"), ", got ",
+           got);
     }
   });
   good &= check([&] {
     const size_t given = planned.param.integers("propagate_down").size();
     if (given != 0 && given != bottoms.size()) {
-      fail(ErrorKind::kField, "propagate_down must be given once for each bottom: ", bottoms.size(), " times, not ", given);
+      fail(ErrorKind::kField, "propagate_down must be given once for each bottom: ", bottoms.size(), " times, not ",
+           given);
     }
   });
   good &= check([&] {
@@ -392,7 +398,8 @@ bool Net::wire(const Planned& planned, NetLayer& to) {
 
 // Makes the layer itself, its parameters and its tops' shapes.
 void Net::make(const Planned& planned, NetLayer& to) {
-  const auto phase = to.param.has("phase") ? (to.param.text("phase") == "TRAIN" ? Phase::kTrain : Phase::kTest) : phase_;
+  const auto phase =
+      to.param.has("phase") ? (to.param.text("phase") == "TRAIN" ? Phase::kTrain : Phase::kTest) : phase_;
   to.layer = to.spec->create(to.param, phase);
 
   auto& weights = to.layer->loss_weights;
@@ -476,15 +483,15 @@ void Net::share_param(NetLayer& to, int index, const Message& spec, Learnable& o
   Blob& blob = *to.layer->params[index];
   const bool permissive = spec.text("share_mode") == "PERMISSIVE";
   if (permissive ? blob.count() != owner.blob->count() : blob.shape() != owner.blob->shape()) {
-    fail(ErrorKind::kParam, "shares parameter `", spec.text("name"), "` with layer `", owner.layer, "`, but its shape is ",
-         to_string(blob.shape()), " here and ", to_string(owner.blob->shape()), " there",
+    fail(ErrorKind::kParam, "shares parameter `", spec.text("name"), "` with layer `", owner.layer,
+         "`, but its shape is ", to_string(blob.shape()), " here and ", to_string(owner.blob->shape()), " there",
          permissive ? "" : " (share_mode: PERMISSIVE asks for equal counts only)");
   }
   const auto agree = [&](const char* field, float& value, bool& given) {
     if (!spec.has(field)) return;
     if (given && !same_multiplier(spec.real(field), value)) {
-      fail(ErrorKind::kParam, "shares parameter `", spec.text("name"), "` with layer `", owner.layer, "`, but its ", field,
-           " is ", spec.real(field), " here and ", value, " there");
+      fail(ErrorKind::kParam, "shares parameter `", spec.text("name"), "` with layer `", owner.layer, "`, but its ",
+           field, " is ", spec.real(field), " here and ", value, " there");
     }
     value = static_cast<float>(spec.real(field));
     given = true;
@@ -495,8 +502,8 @@ void Net::share_param(NetLayer& to, int index, const Message& spec, Learnable& o
   blob.diff.share(owner.blob->diff);
 }
 
-// Gradients are computed only where they end in a learned parameter and come from the objective; by name, since a blob that
-// is written in place is one blob.
+// Gradients are computed only where they end in a learned parameter and come from the objective; by name, since a blob
+// that is written in place is one blob.
 void Net::plan_backward(bool force) {
   std::set<int> under_loss, skipped;
   for (auto at = layers_.rbegin(); at != layers_.rend(); ++at) {

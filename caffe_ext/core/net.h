@@ -70,8 +70,8 @@ class Net {
   Net(const Net&) = delete;
   Net& operator=(const Net&) = delete;
 
-  // The dry run: everything that the constructor finds out, no arrays. Goes on after an error: what a faulty layer would
-  // make is unknown, and layers that read unknown blobs are not asked. `supplied`: shapes of source tops.
+  // The dry run: everything that the constructor finds out, no arrays. Goes on after an error: what a faulty layer
+  // would make is unknown, and layers that read unknown blobs are not asked. `supplied`: shapes of source tops.
   static std::unique_ptr<Net> check(const Message& param, const NetState& state,
                                     const std::map<std::string, Shape>& supplied, std::vector<Problem>& problems);
 

@@ -8,9 +8,9 @@
 
 namespace sparknet {
 
-// Calls body(begin, end) on disjoint ranges that together are [0, count); ranges have at least `grain` elements, so that
-// small arrays stay on one thread. How the ranges are cut depends only on `count`, `grain` and the number of threads: what
-// is summed per range is reproducible. `body` must not throw.
+// Calls body(begin, end) on disjoint ranges that together are [0, count); ranges have at least `grain` elements, so
+// that small arrays stay on one thread. How the ranges are cut depends only on `count`, `grain` and the number of
+// threads: what is summed per range is reproducible. `body` must not throw.
 template <typename Body>
 void parallel_for(int64_t count, int64_t grain, const Body& body) {
   const int64_t pieces = std::min<int64_t>(omp_get_max_threads(), (count + grain - 1) / std::max<int64_t>(grain, 1));

@@ -1,5 +1,5 @@
-// Random numbers as a function of a key and a position, so that any thread can make any of them and the same key gives the
-// same numbers for every number of threads (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+// Random numbers as a function of a key and a position, so that any thread can make any of them and the same key gives
+// the same numbers for every number of threads (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 #pragma once
 
 #include <array>

@@ -97,22 +97,22 @@ struct SolverType {
 
 const std::map<std::string, SolverType>& solver_types() {
   static const std::map<std::string, SolverType> table = {
-      {"SGD", {sgd, 1, true}},           {"Nesterov", {nesterov, 1, true}}, {"AdaGrad", {adagrad, 1, false}},
-      {"RMSProp", {rmsprop, 1, false}},  {"AdaDelta", {adadelta, 2, true}}, {"Adam", {adam, 2, true}},
+      {"SGD", {sgd, 1, true}},          {"Nesterov", {nesterov, 1, true}}, {"AdaGrad", {adagrad, 1, false}},
+      {"RMSProp", {rmsprop, 1, false}}, {"AdaDelta", {adadelta, 2, true}}, {"Adam", {adam, 2, true}},
   };
   return table;
 }
 
 std::string listed(const std::vector<std::string>& names) {
-  return std::accumulate(names.begin(), names.end(), std::string(), [](const std::string& text, const std::string& name) {
-    return text.empty() ? name : text + ", " + name;
-  });
+  return std::accumulate(
+      names.begin(), names.end(), std::string(),
+      [](const std::string& text, const std::string& name) { return text.empty() ? name : text + ", " + name; });
 }
 
 // Which fields each policy cannot do without; the others count as 0 when they are absent, as in Caffe.
 const std::map<std::string, std::vector<std::string>>& policies() {
   static const std::map<std::string, std::vector<std::string>> table = {
-      {"fixed", {}},     {"step", {"stepsize"}},  {"exp", {}},    {"inv", {}},
+      {"fixed", {}},     {"step", {"stepsize"}}, {"exp", {}},     {"inv", {}},
       {"multistep", {}}, {"poly", {"max_iter"}}, {"sigmoid", {}},
   };
   return table;
@@ -213,25 +213,13 @@ void Solver::set_iter(int64_t iter) {
 }
 
 void Solver::restore(int64_t iter, int64_t current_step) {
-  if (iter < 0 || current_step < 0) fail(ErrorKind::kState, "iteration ", iter, ", step ", current_step, " does not exist");
+  if (iter < 0 || current_step < 0)
+    fail(ErrorKind::kState, "iteration ", iter, ", step ", current_step, " does not exist");
   iter_ = iter;
   current_step_ = current_step;
 }
 
 int64_t Solver::history_blobs() const { return slots_ * static_cast<int64_t>(net_.learnable().size()); }
-
-double Solver::iterate(const std::function<void(int64_t)>& before_pass) {
-  const int64_t passes = param_.integer("iter_size");
-  net_.clear_param_diffs();
-  double loss = 0.0;
-  for (int64_t pass = 0; pass < passes; ++pass) {
-    before_pass(pass);
-    loss += net_.forward();
-    net_.backward();
-  }
-  apply_update();
-  return loss / static_cast<double>(passes);
-}
 
 double Solver::gradient_scale() const {
   double scale = 1.0;

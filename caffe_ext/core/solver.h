@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,16 +13,13 @@ namespace sparknet {
 
 class Solver {
  public:
-  // `param` is a SolverParameter, `net` the train net, which must outlive the solver. Throws Error(kField) for an unknown
-  // type, policy or regularization_type, and for a policy that lacks a field.
+  // `param` is a SolverParameter, `net` the train net, which must outlive the solver. Throws Error(kField) for an
+  // unknown type, policy or regularization_type, and for a policy that lacks a field.
   Solver(const Message& param, Net& net);
   Solver(const Solver&) = delete;
   Solver& operator=(const Solver&) = delete;
 
-  // One iteration: clears the gradients; iter_size times `before_pass(k)` (k = 0, 1, ...), forward and backward; updates the
-  // parameters. Gives the loss, the mean over the passes. When `before_pass` throws, the parameters are untouched.
-  double iterate(const std::function<void(int64_t)>& before_pass);
-  // The second half alone: updates the parameters by the gradients that are there, and counts an iteration.
+  // Updates the parameters by the gradients that are there, the sum over iter_size passes, and counts an iteration.
   void apply_update();
 
   // The learning rate of the current iteration, before lr_mult. With policy "multistep" an evaluation advances
@@ -36,8 +32,8 @@ class Solver {
   int64_t current_step() const { return current_step_; }
   void restore(int64_t iter, int64_t current_step);
 
-  // The state beside the parameters: `history_blobs()` arrays in snapshot order (all first ones, then all second ones), one
-  // after the other in `history()`.
+  // The state beside the parameters: `history_blobs()` arrays in snapshot order (all first ones, then all second ones),
+  // one after the other in `history()`.
   int64_t history_blobs() const;
   int64_t history_count() const { return slots_ * net_.flat_count(); }
   const std::shared_ptr<float>& history() const { return history_; }

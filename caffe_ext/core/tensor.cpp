@@ -56,7 +56,8 @@ std::string to_string(const Shape& shape) {
 int canonical_axis(const Shape& shape, int64_t axis, const char* field) {
   const auto axes = static_cast<int64_t>(shape.size());
   if (axis < -axes || axis >= axes) {
-    fail(ErrorKind::kField, field, " ", axis, " does not exist: the bottom has ", axes, " axes (", to_string(shape), ")");
+    fail(ErrorKind::kField, field, " ", axis, " does not exist: the bottom has ", axes, " axes (", to_string(shape),
+         ")");
   }
   return static_cast<int>(axis < 0 ? axis + axes : axis);
 }

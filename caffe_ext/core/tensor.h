@@ -1,8 +1,8 @@
 // Arrays of float in the layout that suits who wrote them last.
 //
-// A tensor's values lie row-major ("plain"), or in a layout of oneDNN's choosing ("blocked"), or both; they are reordered
-// when somebody reads them in another layout than they have. This is the idea of Caffe's SyncedMemory, with layouts in
-// place of devices.
+// A tensor's values lie row-major ("plain"), or in a layout of oneDNN's choosing ("blocked"), or both; they are
+// reordered when somebody reads them in another layout than they have. This is the idea of Caffe's SyncedMemory, with
+// layouts in place of devices.
 #pragma once
 
 #include <cstdint>
@@ -48,8 +48,8 @@ class Tensor {
   // Sets the shape and allocates nothing; values are kept only when the number of elements stays.
   void reshape(const Shape& shape);
 
-  // Row-major access. `read` and `write` reorder if need be; `overwrite` gives memory whose contents are to be replaced.
-  // New tensors, and those after zero(), hold zeros.
+  // Row-major access. `read` and `write` reorder if need be; `overwrite` gives memory whose contents are to be
+  // replaced. New tensors, and those after zero(), hold zeros.
   const float* read() const;
   float* write();
   float* overwrite();

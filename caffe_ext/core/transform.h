@@ -10,16 +10,16 @@
 
 namespace sparknet {
 
-// Crop, mirror, mean and scale as Caffe's transform_param has them: (x - mean) * scale, the mean image cropped where the
-// row is. The crop's place is random in TRAIN, in TEST it is the middle, floor((size - crop) / 2); `mirror` flips at random
-// in both phases. What is random is a function of the seed and the row's number.
+// Crop, mirror, mean and scale as Caffe's transform_param has them: (x - mean) * scale, the mean image cropped where
+// the row is. The crop's place is random in TRAIN, in TEST it is the middle, floor((size - crop) / 2); `mirror` flips
+// at random in both phases. What is random is a function of the seed and the row's number.
 class Transformer {
  public:
   // `param` is the TransformationParameter; `mean` the mean image, C × H × W, or empty. Throws Error(kField).
   Transformer(const Message& param, Phase phase, std::vector<float> mean, Shape mean_shape);
 
-  // Of one row, C × H × W, after the crop; rows that are not images keep their shape. Throws Error(kShape) where crop, mean
-  // or mean_value do not fit.
+  // Of one row, C × H × W, after the crop; rows that are not images keep their shape. Throws Error(kShape) where crop,
+  // mean or mean_value do not fit.
   Shape output_shape(const Shape& row) const;
 
   // `count` rows one after the other; `out` takes count × output_shape(row). Uses the worker's threads.

@@ -184,8 +184,7 @@ class ConcatLayer : public Layer {
   dnnl::primitive join_;
 };
 
-REGISTER_LAYER(ConcatLayer, LayerSpec("Concat", "joins blobs along an axis")
-                                .messages({"concat_param"})
-                                .bottoms(1, LayerSpec::kAny));
+REGISTER_LAYER(ConcatLayer,
+               LayerSpec("Concat", "joins blobs along an axis").messages({"concat_param"}).bottoms(1, LayerSpec::kAny));
 
 }  // namespace sparknet

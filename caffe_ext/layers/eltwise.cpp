@@ -37,11 +37,11 @@ class EltwiseLayer : public Layer {
   void reshape(const Blobs& bottom, const Blobs& top) override {
     for (size_t i = 1; i < bottom.size(); ++i) {
       if (bottom[i]->shape() == bottom[0]->shape()) continue;
-      throw Error(ErrorKind::kShape,
-                  join("all bottoms must have the same shape, but `", bottom[0]->name, "` is ",
-                       to_string(bottom[0]->shape()), " and `", bottom[i]->name, "` is ",
-                       to_string(bottom[i]->shape())),
-                  static_cast<int>(i));
+      throw Error(
+          ErrorKind::kShape,
+          join("all bottoms must have the same shape, but `", bottom[0]->name, "` is ", to_string(bottom[0]->shape()),
+               " and `", bottom[i]->name, "` is ", to_string(bottom[i]->shape())),
+          static_cast<int>(i));
     }
     top[0]->reshape(bottom[0]->shape());
   }

@@ -47,9 +47,7 @@ class EuclideanLossLayer : public Layer {
   }
 
  private:
-  static double rows(const Blobs& bottom) {
-    return static_cast<double>(std::max<int64_t>(bottom[0]->shape()[0], 1));
-  }
+  static double rows(const Blobs& bottom) { return static_cast<double>(std::max<int64_t>(bottom[0]->shape()[0], 1)); }
 };
 
 REGISTER_LAYER(EuclideanLossLayer, LayerSpec("EuclideanLoss", "half the mean squared distance of rows")

@@ -9,7 +9,8 @@ namespace {
 void shape_tops(const Message& param, const Blobs& top) {
   const auto& shapes = param.message("input_param").messages("shape");
   if (shapes.size() != 1 && shapes.size() != top.size()) {
-    fail(ErrorKind::kField, "input_param has ", shapes.size(), " shapes for ", top.size(), " tops; give one, or one for each");
+    fail(ErrorKind::kField, "input_param has ", shapes.size(), " shapes for ", top.size(),
+         " tops; give one, or one for each");
   }
   for (size_t i = 0; i < top.size(); ++i) top[i]->reshape(shapes[shapes.size() == 1 ? 0 : i].integers("dim"));
 }
@@ -40,8 +41,8 @@ class InputLayer : public Layer {
 // The rows of a Spark data set, written into the tops by the training loop.
 using RDDDataLayer = InputLayer;
 
-// The rows of a database. Only the dry run meets it, for checking nets whose data layers are kept for other Caffes: the net
-// refuses tops whose shape nobody knows.
+// The rows of a database. Only the dry run meets it, for checking nets whose data layers are kept for other Caffes: the
+// net refuses tops whose shape nobody knows.
 using DataLayer = InputLayer;
 
 REGISTER_LAYER(InputLayer, LayerSpec("Input", "tops of given shapes, filled by the caller")

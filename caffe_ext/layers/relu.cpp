@@ -37,7 +37,8 @@ class ReLULayer : public Layer {
     const float* dy = top[0]->diff.read_as(x.layout);
     float* dx = bottom[0]->diff.overwrite_as(x.layout);
     parallel_for(x.count, kElementGrain, [from = x.values, dy, dx, slope = slope_](int64_t begin, int64_t end) {
-      // In place dx is dy, which alone would keep the compiler from vectorising; with branches it takes ten times as long.
+    // In place dx is dy, which alone would keep the compiler from vectorising; with branches it takes ten times as
+    // long.
 #pragma omp simd
       for (int64_t i = begin; i < end; ++i) dx[i] = dy[i] * (from[i] > 0.0f ? 1.0f : slope);
     });

@@ -70,8 +70,8 @@ class ReshapeLayer : public Layer {
   }
 };
 
-REGISTER_LAYER(ReshapeLayer, LayerSpec("Reshape", "the same values in another shape")
-                                 .messages({"reshape_param"})
-                                 .positional({"shape"}));
+REGISTER_LAYER(
+    ReshapeLayer,
+    LayerSpec("Reshape", "the same values in another shape").messages({"reshape_param"}).positional({"shape"}));
 
 }  // namespace sparknet

@@ -18,11 +18,11 @@ class SigmoidCrossEntropyLossLayer : public Layer {
   void reshape(const Blobs& bottom, const Blobs& top) override {
     check_same_rows(bottom);
     if (bottom[0]->count() != bottom[1]->count()) {
-      throw Error(ErrorKind::kShape,
-                  join("both bottoms must have as many elements, but `", bottom[0]->name, "` is ",
-                       to_string(bottom[0]->shape()), " and `", bottom[1]->name, "` is ",
-                       to_string(bottom[1]->shape())),
-                  1);
+      throw Error(
+          ErrorKind::kShape,
+          join("both bottoms must have as many elements, but `", bottom[0]->name, "` is ",
+               to_string(bottom[0]->shape()), " and `", bottom[1]->name, "` is ", to_string(bottom[1]->shape())),
+          1);
     }
     top[0]->reshape({});
   }

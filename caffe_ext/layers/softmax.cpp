@@ -1,5 +1,6 @@
-#include "core/layer.h"
 #include "core/softmax.h"
+
+#include "core/layer.h"
 
 namespace sparknet {
 
