@@ -1,23 +1,28 @@
 """How a net is put together: rules, splits, sharing, what runs backward; and the dry run, which finds it all out."""
 
 import itertools
+import json
 import resource
 from typing import Any
 
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from shared import shared, shared_names
 
 from sparknet_dsl import caffe_ext
 from sparknet_dsl.caffe_ext import TEST, TRAIN, check_net
 from sparknet_dsl.errors import EngineError, LayerError
 from sparknet_dsl.proto import caffe_pb2
+from sparknet_dsl.proto.upgrade import upgrade_net
 
 INPUT = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
 
 
 def message(text: str) -> caffe_pb2.NetParameter:
-    return text_format.Parse(text, caffe_pb2.NetParameter())
+    net = text_format.Parse(text, caffe_pb2.NetParameter())
+    upgrade_net(net)
+    return net
 
 
 def build(text: str, phase: int = TRAIN, **settings: Any) -> caffe_ext.Net:
@@ -285,6 +290,24 @@ def test_report() -> None:
     assert by_name["a"].param_shapes == [(5, 3), (5,)]
     assert by_name["a"].top_shapes == [(2, 5)]
     assert by_name["a"].multiply_adds == 2 * 3 * 5
+
+
+def public_nets() -> list[str]:
+    path = "corpus/test_phase_shapes.json"
+    return list(json.loads(shared(path).read_text())) if shared_names("corpus", "test_phase_shapes.json") else []
+
+
+@pytest.mark.parametrize("name", public_nets())
+def test_shapes_of_public_nets(name: str) -> None:
+    """What Caffe 1.0 builds of nets as their authors published them."""
+    want = json.loads(shared("corpus/test_phase_shapes.json").read_text())[name]
+    report = check_net(message(shared(f"corpus/prototxt/{name}").read_text()), TEST)
+    assert report.problems == []
+    assert {blob: list(shape) for blob, shape in report.blobs.items() if shape is not None} == want["blobs"]
+    params = {
+        layer.name: [list(shape) for shape in layer.param_shapes] for layer in report.layers if layer.param_shapes
+    }
+    assert params == want["params"]
 
 
 @pytest.mark.parametrize(
