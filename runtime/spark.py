@@ -67,6 +67,10 @@ class Cluster:
         try:
             self.master = str(self.context.master)
             self._check_slots()
+        except (Py4JError, PySparkException, OSError) as error:
+            lost = self._lost(error)
+            self.close()
+            raise lost from error
         except BaseException:
             self.close()
             raise
@@ -162,15 +166,17 @@ class Cluster:
 
     def _start(self, master: str) -> SparkContext:
         check_java()
-        local = master.startswith("local")
         settings = {
-            "spark.master": master,
-            "spark.app.name": "sparknet",
             "spark.driver.maxResultSize": "0",
             # A checkout of the project in the working directory must not hide the installed package.
             "spark.executorEnv.PYTHONSAFEPATH": "1",
         }
-        if local:
+        if "PYSPARK_GATEWAY_PORT" in os.environ:
+            # spark-submit has started Java, and decides on all else.
+            conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
+            return SparkContext(conf=conf)
+        settings |= {"spark.master": master, "spark.app.name": "sparknet"}
+        if master.startswith("local"):
             settings |= {
                 "spark.ui.enabled": "false",
                 "spark.driver.bindAddress": "127.0.0.1",
@@ -180,9 +186,7 @@ class Cluster:
             os.environ["PYSPARK_PYTHON"] = sys.executable
         handle, name = tempfile.mkstemp(prefix="sparknet-spark-", suffix=".log")
         self._log = pathlib.Path(name)
-        conf = SparkConf(loadDefaults=False)
-        for key, value in settings.items():
-            conf.set(key, value)
+        conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
         try:
             # What Java and Spark say goes to the log: it is not for the user, unless Spark fails.
             with warnings.catch_warnings():
@@ -194,6 +198,9 @@ class Cluster:
             context = SparkContext(gateway=gateway)
         except (Py4JError, PySparkException, OSError) as error:
             raise self._lost(error, f"Spark does not start with --master {master}") from error
+        except KeyboardInterrupt:
+            self._log.unlink(missing_ok=True)
+            raise
         finally:
             os.close(handle)
         if threading.current_thread() is threading.main_thread():
@@ -202,11 +209,15 @@ class Cluster:
         return context
 
     def _lost(self, error: Exception, what: str = "Spark failed") -> ClusterError:
-        log = ""
+        reason, log = _reason(error), ""
         if self._log is not None:
+            if "JAVA_GATEWAY_EXITED" in reason:
+                # Why, only Java has said.
+                said = re.search(r"(?:Exception|Error): (.*)", self._log.read_text(errors="replace"))
+                reason = said[1] if said else reason
             log = f"; Spark's log is {self._log}"
             self._log = None  # keeps the file
-        return ClusterError(f"{what}: {_reason(error)}{log}")
+        return ClusterError(f"{what}: {reason}{log}")
 
     def _check_slots(self) -> None:
         if (known := slots(self.master)) is not None and known < self.workers:

@@ -59,7 +59,7 @@ def sparknet_run(folder: pathlib.Path, *arguments: object, **environment: str) -
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
@@ -162,6 +162,10 @@ def too_few_slots(folder):
     return ["small.snet", "--workers", "3", "--master", "local[2]"], {}
 
 
+def unknown_master(folder):
+    return ["small.snet", "--master", "cluster"], {}
+
+
 def no_snapshot_folder(folder):
     (folder / "file").touch()
     return ["small.snet", "--snapshot-dir", "file/snapshots"], {}
@@ -220,6 +224,7 @@ WRONG = [
     (short_file, 1, "train-images-idx3-ubyte.gz: expected 31,376 bytes for 40×28×28, found 31,276"),
     (wrong_shape, 1, "28"),
     (too_few_slots, 3, "error: 3 workers need 3 slots at a time, but local[2] has 2: say --workers 2"),
+    (unknown_master, 3, "error: Spark does not start with --master cluster: Master must"),
     (no_snapshot_folder, 1, "error: cannot write snapshots to file/snapshots: Not a directory"),
     (no_json_folder, 1, "error: cannot write nowhere/events: No such file or directory"),
     (no_source, 1, "names no source: say --train SRC"),
@@ -266,13 +271,13 @@ def test_ctrl_c_keeps_the_last_weights_and_says_where(tmp_path):
         text=True,
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200
         while not told.exists() or '"round": 3' not in told.read_text():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=200)
     finally:
         process.kill()
         process.wait()
