@@ -56,7 +56,7 @@ def sparknet_run(folder: pathlib.Path, *arguments: object, **environment: str) -
     return subprocess.run(
         [COMMAND, *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, **environment},
+        env={**os.environ, "TMPDIR": str(folder), **environment},
         capture_output=True,
         text=True,
         timeout=300,
