@@ -41,6 +41,16 @@ def _explain(context: click.Context, parameter: click.Parameter, code: str | Non
     context.exit(0)
 
 
+def _list(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if not asked or context.resilient_parsing:
+        return
+    from .library import entries
+    from .table import print_library
+
+    print_library(entries())
+    context.exit(0)
+
+
 @click.command(context_settings=_CONTEXT)
 @click.argument("model", type=click.Path())
 @click.option(
@@ -65,11 +75,20 @@ def _explain(context: click.Context, parameter: click.Parameter, code: str | Non
     callback=_explain,
     help="Explain a diagnostic, S104 for example, and leave.",
 )
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list,
+    help="Show the models of the library, and leave.",
+)
 @click.version_option(**_VERSION)
 def compile_command(model: str, folder: str, defines: dict[str, str], keep_data_layers: bool) -> None:
     r"""Compile MODEL to Caffe's text format and show its layers.
 
-    MODEL is a .snet file, or a net or solver of Caffe's (.prototxt or binary). Into DIR go MODEL.prototxt and, where
+    MODEL is a .snet file, a model of the library (googlenet; --list shows them), or a net or solver of Caffe's
+    (.prototxt or binary). Into DIR go MODEL.prototxt and, where
     the model has them, MODEL_solver.prototxt, MODEL_deploy.prototxt and MODEL_spark.prototxt (the averaging loop).
 
     \b
@@ -77,6 +96,7 @@ def compile_command(model: str, folder: str, defines: dict[str, str], keep_data_
       sparknet-compile lenet.snet
       sparknet-compile lenet.snet -o build -D batch=32
       sparknet-compile lenet_train_test.prototxt -o build
+      sparknet-compile googlenet -o build
 
     Exit status: 0 done, 1 the model is wrong or a file cannot be written, 2 the command line is wrong.
     """
@@ -160,7 +180,8 @@ def run_command(
 ) -> None:
     r"""Train MODEL on Spark: every worker runs TAU steps on its part of the data, the weights are averaged, again.
 
-    MODEL is a .snet file with a net and a solver, or a solver of Caffe's (.prototxt). Data sources: digits:, mnist:DIR,
+    MODEL is a .snet file with a net and a solver, a model of the library (lenet; sparknet-compile --list shows them),
+    or a solver of Caffe's (.prototxt). Data sources: digits:, mnist:DIR,
     cifar10:DIR.
 
     \b

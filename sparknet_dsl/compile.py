@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from . import ast, check, expand, graph, prototxt, resolve, settings, variants
-from .diagnostics import Diagnostic, Diagnostics, Failed, Source, Span
+from . import ast, check, expand, graph, library, prototxt, resolve, settings, variants
+from .diagnostics import Diagnostic, Diagnostics, Failed, Source, Span, closest, did_you_mean
 from .layers import Network
 from .parse import parse
 from .proto import caffe_pb2, sparknet_pb2
@@ -48,15 +48,22 @@ def compile_file(
     keep_data_layers: bool = False,
     data_shapes: variants.DataShapes | None = None,
 ) -> Model:
-    """Compiles a `.snet` file, or a net or solver in Caffe's text or binary format.
+    """Compiles a `.snet` file, a model of the library by its name, or a net or solver in Caffe's text or binary format.
 
     `defines` gives values to the file's options. Data layers become Input layers that are fed at run time, unless they
     are to be kept; `data_shapes` then supplies, by phase, the shape of one row of each top (no batch axis), for layers
     that do not state it. Raises ModelError, which carries everything found wrong.
     """
-    file = pathlib.Path(path)
+    file = library.locate(path)
     state = _State(file, dict(defines or {}), keep_data_layers, data_shapes)
     try:
+        if library.is_bare(file) and not file.exists():
+            near = did_you_mean(closest(file.name, library.names()))
+            raise state.diagnostics.fail(
+                "S005",
+                f"no file and no model of the library is called `{file}`",
+                help=near or "sparknet-compile --list shows the library",
+            )
         data = prototxt.read_bytes(file, state.diagnostics)
         if file.suffix == ".snet":
             text = prototxt.decode(data)

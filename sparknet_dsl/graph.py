@@ -237,6 +237,8 @@ class _PhaseCheck:
         first = self.names.setdefault(name, layer)
         if first is layer or layer.broken or layer.label_span is None or first.label_span is None:
             return
+        if "name" in layer.field_spans and not _has_parameters(layer) and not _has_parameters(first):
+            return  # as Caffe's own examples do on purpose; no weights to confuse
         self.diagnostics.error(
             "S207",
             f"two layers are called `{name}`",
@@ -271,6 +273,10 @@ class _PhaseCheck:
     @staticmethod
     def _reads(reader: Layer, layer: Layer) -> bool:
         return any(layer in bottom.producers for bottom in reader.bottoms)
+
+
+def _has_parameters(layer: Layer) -> bool:
+    return layer.info is None or layer.info.max_params > 0
 
 
 def _unread(layers: Iterable[Layer]) -> list[Layer]:

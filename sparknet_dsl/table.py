@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .compile import Model
+from .proto import caffe_pb2
 
 if TYPE_CHECKING:
-    from .check import LayerReport
+    from .check import LayerReport, NetReport
+    from .library import Entry
 
 _HEADINGS = ("layer", "type", "phase", "output", "parameters", "multiply-adds")
 
@@ -27,7 +29,7 @@ def rows(model: Model) -> list[tuple[str, str, str, str, int, int]]:
     for index in sorted(seen):
         report, where = seen[index]
         shapes = ", ".join(dims(shape) for shape in report.top_shapes) or "-"
-        count = sum(math.prod(shape) for shape in report.param_shapes)
+        count = sum(math.prod(shape) for shape in _learned(report))
         only = "" if len(where) == len(phases) else where[0]
         result.append((report.name, report.type, only, shapes, count, report.multiply_adds))
     return result
@@ -36,14 +38,30 @@ def rows(model: Model) -> list[tuple[str, str, str, str, int, int]]:
 def totals(model: Model) -> tuple[int, int]:
     """Parameters (shared ones once) and multiply-adds of one training batch's forward pass."""
     phase = "TRAIN" if "TRAIN" in model.reports else next(iter(model.reports), None)
-    if phase is None:
-        return 0, 0
+    return _count(model.reports[phase], model.net) if phase else (0, 0)
+
+
+def costs(model: Model) -> tuple[int, int]:
+    """Parameters and multiply-adds for one row, of the deploy variant where there is one: what publications count."""
+    if model.deploy is None:
+        parameters, work = totals(model)
+        return parameters, work // (_batch(model.reports["TRAIN"]) or 1)
+    parameters, work = _count(model.reports["DEPLOY"], model.deploy)
+    return parameters, work // (_batch(model.reports["DEPLOY"]) or 1)
+
+
+def _learned(report: LayerReport) -> Sequence[Sequence[int]]:
+    """The shapes of a layer's parameters; BatchNorm's are statistics that no gradient reaches."""
+    return () if report.type == "BatchNorm" else report.param_shapes
+
+
+def _count(phase: NetReport, net: caffe_pb2.NetParameter) -> tuple[int, int]:
     shared: set[str] = set()
     parameters = work = 0
-    for report in model.reports[phase].layers:
+    for report in phase.layers:
         work += report.multiply_adds
-        specs = model.net.layer[report.index].param if report.index >= 0 else []
-        for index, shape in enumerate(report.param_shapes):
+        specs = net.layer[report.index].param if report.index >= 0 else []
+        for index, shape in enumerate(_learned(report)):
             name = specs[index].name if index < len(specs) else ""
             if name and name in shared:
                 continue
@@ -66,7 +84,8 @@ def print_table(model: Model) -> None:
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 200)
-    batch = _batch(model)
+    phase = next(iter(model.reports), None)
+    batch = _batch(model.reports[phase]) if phase else None
     title = f"{model.name}, batches of {batch}" if batch else model.name
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for heading in _HEADINGS:
@@ -81,9 +100,8 @@ def print_table(model: Model) -> None:
     console.print(table)
 
 
-def _batch(model: Model) -> int | None:
-    phase = next(iter(model.reports), None)
-    for report in model.reports[phase].layers if phase else []:
+def _batch(phase: NetReport) -> int | None:
+    for report in phase.layers:
         if not report.bottoms and report.top_shapes and report.top_shapes[0]:
             return report.top_shapes[0][0]
     return None
@@ -92,3 +110,19 @@ def _batch(model: Model) -> int | None:
 def number(value: int) -> str:
     """With separators; empty for none."""
     return f"{value:,}" if value else ""
+
+
+def print_library(library: Sequence[Entry]) -> None:
+    """Prints the library's models to standard output."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("name", "what", "parameters", "multiply-adds"):
+        right = heading in _HEADINGS
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
+    for entry in library:
+        cells = (entry.name, entry.what, number(entry.parameters), number(entry.multiply_adds))
+        table.add_row(*(Text(cell) for cell in cells))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
