@@ -41,6 +41,20 @@ def _explain(context: click.Context, parameter: click.Parameter, code: str | Non
     context.exit(0)
 
 
+def _doc(context: click.Context, parameter: click.Parameter, name: str | None) -> None:
+    if name is None or context.resilient_parsing:
+        return
+    from .diagnostics import closest, did_you_mean
+    from .reference import print_doc
+    from .schema import layer_types
+
+    if name not in layer_types():
+        near = did_you_mean(closest(name, layer_types()))
+        raise click.BadParameter(f"the engine has no layer type {name}. {near}".rstrip())
+    print_doc(name)
+    context.exit(0)
+
+
 def _list(context: click.Context, parameter: click.Parameter, asked: bool) -> None:
     if not asked or context.resilient_parsing:
         return
@@ -74,6 +88,14 @@ def _list(context: click.Context, parameter: click.Parameter, asked: bool) -> No
     expose_value=False,
     callback=_explain,
     help="Explain a diagnostic, S104 for example, and leave.",
+)
+@click.option(
+    "--doc",
+    metavar="TYPE",
+    is_eager=True,
+    expose_value=False,
+    callback=_doc,
+    help="Describe a layer type, Convolution for example: fields, defaults, an example; and leave.",
 )
 @click.option(
     "--list",
