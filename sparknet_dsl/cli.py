@@ -160,6 +160,35 @@ def _compile(model: str, folder: str, defines: dict[str, str], keep_data_layers:
     return 0
 
 
+@click.command(context_settings=_CONTEXT)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--check", is_flag=True, help="Write nothing; name the files that would change.")
+@click.option("--diff", is_flag=True, help="Write nothing; show what would change.")
+@click.version_option(**_VERSION)
+def format_command(paths: tuple[str, ...], check: bool, diff: bool) -> None:
+    r"""Lay out .snet files in the one style: there is nothing to choose.
+
+    PATH is a file, a folder (every .snet file below it) or - (standard input to standard output). Comments stay, and
+    line breaks where a line may break; what a file means never changes. A file is written whole or not at all.
+
+    \b
+    Examples:
+      sparknet-fmt lenet.snet
+      sparknet-fmt --check models
+
+    Exit status: 0 done, 1 a file has wrong syntax, cannot be read or written, or would change (--check, --diff),
+    2 the command line is wrong.
+    """
+    from .errors import SparkNetError
+    from .format import format_files
+
+    try:
+        sys.exit(format_files(paths, check=check, diff=diff))
+    except SparkNetError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
 def _color() -> bool:
     import os
 
