@@ -21,6 +21,7 @@ from sparknet_dsl.caffe_ext import TEST, TRAIN, _native
 from sparknet_dsl.errors import EngineError, LayerError
 from sparknet_dsl.proto import caffe_pb2
 
+HERE = pathlib.Path(__file__).resolve().parent
 # Sixteen channels and more: oneDNN keeps such blobs in blocked layouts.
 NET = text_format.Parse(
     """
@@ -329,13 +330,13 @@ def test_number_of_threads() -> None:
 
 def test_same_seed_same_numbers_in_two_processes() -> None:
     code = (
-        "import sys, hashlib; sys.path.insert(0, 'tests/engine'); import test_binding as t\n"
+        f"import sys, hashlib; sys.path[:0] = {[str(HERE), str(HERE.parent)]!r}; import test_binding as t\n"
         "s = t.solver_of(); s.net.blobs['x'].data[...] = t.X; s.net.blobs['t'].data[...] = t.T; s.step(5)\n"
         "print(hashlib.sha256(s.net.flat_data.tobytes()).hexdigest())"
     )
-    root = pathlib.Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-c", code]
-    outputs = {subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    # -P: a checkout in the working directory holds the package without its engine.
+    command = [sys.executable, "-P", "-c", code]
+    outputs = {subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)}
     assert len(outputs) == 1 and len(outputs.pop()) == 65
 
 
