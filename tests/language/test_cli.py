@@ -185,7 +185,7 @@ def test_help_teaches(command: object) -> None:
 def in_a_process(code: str) -> str:
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     return subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
+        [sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True, env=environment
     ).stdout.strip()
 
 

@@ -106,7 +106,7 @@ print(shard("run", "train-0", [Column("label", "int32", ())], rows, folder / "lo
 def test_two_processes_at_once(tmp_path):
     (tmp_path / "local").mkdir()
     both = [
-        subprocess.Popen([sys.executable, "-c", TWO, tmp_path, *names], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-P", "-c", TWO, tmp_path, *names], stdout=subprocess.PIPE, text=True)
         for names in (("a", "b"), ("b", "a"))
     ]
     assert [process.communicate(timeout=120)[0] for process in both] == ["499500\n"] * 2

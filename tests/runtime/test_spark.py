@@ -212,7 +212,7 @@ def test_spark_keeps_its_noise_to_itself(tmp_path):
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, env=environment, check=False
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=300, env=environment, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "45\n", "")
     assert list(tmp_path.glob("sparknet-spark-*")) == []
