@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from . import ast, check, expand, graph, library, prototxt, resolve, settings, v
 from .diagnostics import Diagnostic, Diagnostics, Failed, Source, Span, closest, did_you_mean
 from .layers import Network
 from .parse import parse
-from .proto import caffe_pb2, sparknet_pb2
+from .proto import caffe_pb2, sparknet_pb2, text
 
 if TYPE_CHECKING:
     from .check import NetReport
@@ -54,8 +53,12 @@ def compile_file(
     are to be kept; `data_shapes` then supplies, by phase, the shape of one row of each top (no batch axis), for layers
     that do not state it. Raises ModelError, which carries everything found wrong.
     """
-    file = library.locate(path)
-    state = _State(file, dict(defines or {}), keep_data_layers, data_shapes)
+    return _compile_file(_State(library.locate(path), dict(defines or {}), keep_data_layers, data_shapes))
+
+
+def _compile_file(state: _State) -> Model:
+    file = state.path
+    assert file is not None
     try:
         if library.is_bare(file) and not file.exists():
             near = did_you_mean(closest(file.name, library.names()))
@@ -66,10 +69,10 @@ def compile_file(
             )
         data = prototxt.read_bytes(file, state.diagnostics)
         if file.suffix == ".snet":
-            text = prototxt.decode(data)
-            if text is None:
+            written = prototxt.decode(data)
+            if written is None:
                 raise state.diagnostics.fail("S005", f"{file} is no text in UTF-8")
-            return _run(SNET_PASSES, state, Source(str(file), text))
+            return _run(SNET_PASSES, state, Source(str(file), written))
         return _run(CAFFE_PASSES, state, Source(str(file), ""))
     except Failed:
         state.diagnostics.raise_errors()
@@ -90,8 +93,11 @@ def compile_text(
 
 
 def load(path: str | os.PathLike[str], *, defines: Mapping[str, str] | None = None) -> Model:
-    """A model as its author wrote it, Caffe's data layers included; raises ModelError."""
-    return compile_file(path, defines=defines, keep_data_layers=True)
+    """A model as its author wrote it, Caffe's data layers included; raises ModelError.
+
+    A solver whose net is not there is a model with a solver, an empty net and a warning (S404).
+    """
+    return _compile_file(_State(library.locate(path), dict(defines or {}), True, None, needs_net=False))
 
 
 # Passes
@@ -105,6 +111,7 @@ class _State:
     defines: dict[str, str]
     keep_data_layers: bool
     data_shapes: variants.DataShapes | None
+    needs_net: bool = True
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     source: Source = field(default_factory=lambda: Source("", ""))
     tree: ast.File | None = None
@@ -173,11 +180,11 @@ def _import_blocks(path: pathlib.Path, span: Span, state: _State) -> Mapping[str
         raise state.diagnostics.fail("S115", f"{path} imports itself", span)
     if len(state.importing) >= resolve.MAX_IMPORTS:
         raise state.diagnostics.fail("S115", f"more than {resolve.MAX_IMPORTS} imports inside each other", span)
-    text = prototxt.decode(prototxt.read_bytes(path, state.diagnostics, span))
-    if text is None:
+    written = prototxt.decode(prototxt.read_bytes(path, state.diagnostics, span))
+    if written is None:
         raise state.diagnostics.fail("S005", f"{path} is no text in UTF-8", span)
-    inner = _State(path, {}, True, None, state.diagnostics, importing=(*state.importing, resolved))
-    tree = parse(Source(str(path), text), state.diagnostics)
+    inner = _State(path, {}, True, None, diagnostics=state.diagnostics, importing=(*state.importing, resolved))
+    tree = parse(Source(str(path), written), state.diagnostics)
     program = resolve.resolve(tree, path, {}, lambda other, at: _import_blocks(other, at, inner), state.diagnostics)
     return program.blocks
 
@@ -219,25 +226,25 @@ def _read_caffe(state: _State) -> None:
     assert state.path is not None
     for name in state.defines:
         state.diagnostics.error("S112", f"-D {name}: {state.path} has no options")
-    message, source = prototxt.read(state.path, state.diagnostics)
-    state.source = source
-    if isinstance(message, caffe_pb2.NetParameter):
-        state.network = _network_of(message, source)
+    file = prototxt.read(state.path, state.diagnostics)
+    state.source = file.source
+    if isinstance(file.message, caffe_pb2.NetParameter):
+        state.network = _network_of(file.message, file.source, file.layers)
         return
-    assert isinstance(message, caffe_pb2.SolverParameter)
-    state.solver = message
+    assert isinstance(file.message, caffe_pb2.SolverParameter)
+    state.solver = file.message
     _net_of_solver(state)
 
 
-def _network_of(message: caffe_pb2.NetParameter, source: Source) -> Network:
+def _network_of(message: caffe_pb2.NetParameter, source: Source, places: Sequence[text.LayerPlace] = ()) -> Network:
     layers = expand.layers_of(message, None)
     at = 0
-    for layer in layers:  # messages about a layer show the line with its name
-        written = re.compile(rf"""\bname\s*:\s*(["']{re.escape(layer.message.name)}["'])""")
-        found = written.search(source.text, at) if layer.message.name else None
-        if found:
-            layer.span = Span(source, *found.span(1))
-            at = found.end()
+    for layer in layers:  # the upgrade may have added layers and left some out
+        found = next((index for index in range(at, len(places)) if places[index].name == layer.message.name), None)
+        if found is not None:
+            place, at = places[found], found + 1
+            layer.field_spans = {name: Span(source, *span) for name, span in place.fields.items()}
+            layer.span = layer.field_spans.get("name") or Span(source, place.start, place.end)
     net = caffe_pb2.NetParameter()
     net.CopyFrom(message)
     del net.layer[:]
@@ -260,6 +267,8 @@ def _net_of_solver(state: _State) -> None:
     elif solver.HasField("train_net"):
         train = _named_net(solver.train_net, "train_net", state)
         test_network = _named_net(solver.test_net[0], "test_net", state) if solver.test_net else train
+        if train is None or test_network is None:
+            return
         merged = prototxt.merge_phases(_message_of(train), _message_of(test_network))
         state.network = _network_of(merged, Source(solver.train_net, ""))
     else:
@@ -269,7 +278,8 @@ def _net_of_solver(state: _State) -> None:
         )
 
 
-def _named_net(named: str, kind: str, state: _State) -> Network:
+def _named_net(named: str, kind: str, state: _State) -> Network | None:
+    """The net in the file that a solver names; None with a warning when it is not there and none is needed."""
     base = state.path or pathlib.Path("solver")
     found = prototxt.resolve_net_path(base, named)
     if found is None:
@@ -278,16 +288,18 @@ def _named_net(named: str, kind: str, state: _State) -> Network:
         span = state.solver_fields.get(kind)
         if span is None and found_at >= 0:
             span = Span(state.source, found_at, found_at + len(named) + 2)
-        raise state.diagnostics.fail(
-            "S404", f'the solver\'s {kind} "{named}" is not there', span, notes=[f"looked for {path}" for path in tried]
-        )
+        said, notes = f'the solver\'s {kind} "{named}" is not there', [f"looked for {path}" for path in tried]
+        if state.needs_net:
+            raise state.diagnostics.fail("S404", said, span, notes=notes)
+        state.diagnostics.warn("S404", said, span, notes=notes)
+        return None
     if found.suffix == ".snet":
         inner = compile_file(found, keep_data_layers=True)
         return _network_of(inner.net, Source(str(found), ""))
-    message, source = prototxt.read(found, state.diagnostics)
-    if not isinstance(message, caffe_pb2.NetParameter):
+    file = prototxt.read(found, state.diagnostics)
+    if not isinstance(file.message, caffe_pb2.NetParameter):
         raise state.diagnostics.fail("S404", f"{found} holds no net")
-    return _network_of(message, source)
+    return _network_of(file.message, file.source, file.layers)
 
 
 def _message_of(network: Network) -> caffe_pb2.NetParameter:

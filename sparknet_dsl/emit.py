@@ -3,17 +3,20 @@
 import os
 import pathlib
 
-from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from .compile import Model
 from .errors import OutputError, UsageError
 from .files import write_atomic
+from .proto import text
 
 
 def to_text(message: Message) -> str:
-    """A message in text format; floats have the fewest digits that give the same float32."""
-    return text_format.MessageToString(message)
+    """A message in text format; floats have the fewest digits that give the same float32.
+
+    Unknown fields of an imported file stand where they stood.
+    """
+    return text.write(message)
 
 
 def write_model(model: Model, folder: str | os.PathLike[str], stem: str) -> list[pathlib.Path]:
@@ -45,8 +48,8 @@ def write_model(model: Model, folder: str | os.PathLike[str], stem: str) -> list
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {target}: {error.strerror or error}") from error
-    for path, text in texts.items():
-        write_atomic(path, text)
+    for path, content in texts.items():
+        write_atomic(path, content)
     return list(texts)
 
 

@@ -2,14 +2,14 @@
 
 import pathlib
 import re
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from google.protobuf import text_format
 from google.protobuf.message import DecodeError, Message
 
 from .diagnostics import Diagnostics, Source, Span, closest, did_you_mean
-from .proto import caffe_pb2
-from .proto.upgrade import upgrade_net
+from .proto import caffe_pb2, text
+from .proto.upgrade import upgrade_net, upgrade_solver
 
 M = TypeVar("M", bound=Message)
 MAX_BYTES = 1 << 30
@@ -19,27 +19,35 @@ _SCAN = re.compile(
 )
 
 
-def read(path: pathlib.Path, diagnostics: Diagnostics, named: Span | None = None) -> tuple[Message, Source]:
+@dataclass
+class CaffeFile(Generic[M]):
+    """What a file of Caffe's holds: the message, and for text where its outermost layers stand."""
+
+    message: M
+    source: Source
+    layers: list[text.LayerPlace] = field(default_factory=list)
+
+
+def read(path: pathlib.Path, diagnostics: Diagnostics, named: Span | None = None) -> CaffeFile[Message]:
     """The net or the solver in a file, whichever it is, upgraded to today's syntax; raises Failed.
 
-    `named` is where another file names this one.
+    Fields that no message has are kept (`unknown_field`) and reported as warnings. `named` is where another file names
+    this one.
     """
     data = read_bytes(path, diagnostics, named)
-    text = decode(data)
-    if text is not None:
-        source = Source(str(path), text)
-        message = parse_text(source, _kind(text), diagnostics)
+    written = decode(data)
+    if written is not None:
+        source = Source(str(path), written)
+        file = parse_text(source, _kind(written), diagnostics)
     else:
-        source = Source(str(path), "")
-        message = _parse_binary(path, data, diagnostics)
-    if isinstance(message, caffe_pb2.NetParameter):
-        upgrade(message, path, diagnostics)
-    return message, source
+        file = CaffeFile(_parse_binary(path, data, diagnostics), Source(str(path), ""))
+    upgrade(file.message, path, diagnostics)
+    return file
 
 
 def read_as(path: pathlib.Path, kind: type[M], diagnostics: Diagnostics, named: Span | None = None) -> M:
     """The message of that kind in a file; raises Failed, also when the file holds the other kind."""
-    message, _ = read(path, diagnostics, named)
+    message = read(path, diagnostics, named).message
     if not isinstance(message, kind):
         wanted = "net" if kind is caffe_pb2.NetParameter else "solver"
         raise diagnostics.fail("S005", f"{path} holds no {wanted}", named)
@@ -70,11 +78,11 @@ def decode(data: bytes) -> str | None:
         return None
 
 
-def _kind(text: str) -> type[Message]:
+def _kind(written: str) -> type[Message]:
     """SolverParameter where a solver's own field stands first, else NetParameter."""
     depth = 0
     net, solver = caffe_pb2.NetParameter.DESCRIPTOR, caffe_pb2.SolverParameter.DESCRIPTOR
-    for match in _SCAN.finditer(text):
+    for match in _SCAN.finditer(written):
         depth += (match.lastgroup == "open") - (match.lastgroup == "close")
         name = match["name"] if depth == 0 else None
         if name and (name in net.fields_by_name) != (name in solver.fields_by_name):
@@ -82,32 +90,31 @@ def _kind(text: str) -> type[Message]:
     return caffe_pb2.NetParameter
 
 
-def parse_text(source: Source, kind: type[M], diagnostics: Diagnostics) -> M:
-    """A message in text format; raises Failed with the place of the error."""
+# The code of each kind of error in text format.
+_CODES = {"syntax": "S001", "string": "S002", "depth": "S003", "size": "S004", "value": "S105", "twice": "S109"}
+
+
+def parse_text(source: Source, kind: type[M], diagnostics: Diagnostics) -> CaffeFile[M]:
+    """A message in text format; raises Failed with the place of the error. What is not known is a warning."""
     message = kind()
     try:
-        text_format.Parse(source.text, message)
-    except text_format.ParseError as error:
-        line, column = error.GetLine() or 1, error.GetColumn() or 1
-        said = re.sub(r"^\d+:\d+ ?: ?", "", str(error)).strip().rstrip(".")
-        lines = source.text.split("\n")
-        start = sum(len(text) + 1 for text in lines[: line - 1]) + column - 1
-        start = min(start, len(source.text))
-        word = re.compile(r"[\w.]+|").match(source.text, start)
-        span = Span(source, start, word.end() if word and word.end() > start else start + 1)
-        unknown = re.search(r'Message type "caffe\.(\w+)" has no field named "(\w+)"', said)
-        label = ""
-        if unknown:
-            owner, name = unknown.groups()
-            said = f"{owner} has no field `{name}`"
-            span = Span(source, source.text.rfind(name, 0, start + len(name)), start + len(name))
-            span = span if span.start >= 0 else Span(source, start, start + len(name))
-            span = Span(source, span.start, span.start + len(name))
-            label = did_you_mean(closest(name, getattr(caffe_pb2, owner).DESCRIPTOR.fields_by_name))
-        raise diagnostics.fail("S104" if unknown else "S001", said or "not Caffe's text format", span, label) from None
-    except RecursionError:
-        raise diagnostics.fail("S003", f"{source.name} is nested too deeply") from None
-    return message
+        reading = text.read(source.text, message)
+    except text.TextError as error:
+        end = min(error.end, len(source.text))
+        raise diagnostics.fail(_CODES[error.kind], str(error), Span(source, min(error.start, end), end)) from None
+    for unknown in reading.unknown:
+        span = Span(source, unknown.start, unknown.end)
+        if unknown.value:
+            said = f"`{unknown.name}` is one of {', '.join(unknown.allowed)}, not {unknown.value}"
+            label = did_you_mean(closest(unknown.value, unknown.allowed))
+        else:
+            said = f"{unknown.owner} has no field `{unknown.name}`"
+            label = did_you_mean(closest(unknown.name, unknown.allowed))
+        code = "S106" if unknown.value else "S104"
+        diagnostics.warn(
+            code, said, span, label or "passed on as it is", notes=["Caffe refuses it, and so does training"]
+        )
+    return CaffeFile(message, source, reading.layers)
 
 
 def _parse_binary(path: pathlib.Path, data: bytes, diagnostics: Diagnostics) -> Message:
@@ -125,16 +132,13 @@ def _parse_binary(path: pathlib.Path, data: bytes, diagnostics: Diagnostics) -> 
     raise diagnostics.fail("S005", f"{path} is neither text nor a net or a solver in binary form")
 
 
-def upgrade(net: caffe_pb2.NetParameter, path: pathlib.Path, diagnostics: Diagnostics) -> None:
+def upgrade(message: Message, path: pathlib.Path, diagnostics: Diagnostics) -> None:
     """Brings older syntax up to date, in place; raises Failed."""
-    if net.layers:
-        raise diagnostics.fail(
-            "S005",
-            f"{path} is in the syntax of 2014 (`layers {{ type: CONVOLUTION }}`)",
-            help="Caffe's upgrade_net_proto_text turns it into today's",
-        )
     try:
-        upgrade_net(net)
+        if isinstance(message, caffe_pb2.NetParameter):
+            upgrade_net(message)
+        elif isinstance(message, caffe_pb2.SolverParameter):
+            upgrade_solver(message)
     except ValueError as error:
         raise diagnostics.fail("S005", f"{path}: {error}") from None
 

@@ -11,11 +11,11 @@ namespace sparknet {
 
 // The maximum, the average or a random element of each window of each channel plane of an N × C × H × W bottom.
 //
-// As in Caffe: output sizes round up unless round_mode is FLOOR, and where there is padding a last window that would
-// start beyond the input and its padding is dropped. AVE divides by the size of the window clipped to the padded input:
-// padding counts, what reaches beyond it does not. The first of equal maxima gets the gradient. Without padding and
-// with a stride larger than the kernel the last window can lie outside the input: its maximum is -FLT_MAX and its
-// average 0 (in Caffe 0/0), and no gradient flows from it.
+// As in Caffe: output sizes round up unless round_mode is FLOOR (the forks: ceil_mode is false), and where there is
+// padding a last window that would start beyond the input and its padding is dropped. AVE divides by the size of the
+// window clipped to the padded input: padding counts, what reaches beyond it does not. The first of equal maxima gets
+// the gradient. Without padding and with a stride larger than the kernel the last window can lie outside the input: its
+// maximum is -FLT_MAX and its average 0 (in Caffe 0/0), and no gradient flows from it.
 //
 // A second top of MAX is the place of the maximum, h * W + w, -1 for windows outside.
 //
@@ -30,7 +30,7 @@ class PoolingLayer : public Layer {
     const Message& fields = param().message("pooling_param");
     const std::string& method = fields.text("pool");
     method_ = method == "MAX" ? Method::kMax : method == "AVE" ? Method::kAverage : Method::kStochastic;
-    round_up_ = fields.text("round_mode") != "FLOOR";
+    round_up_ = fields.has("ceil_mode") ? fields.flag("ceil_mode") : fields.text("round_mode") != "FLOOR";
     global_ = fields.flag("global_pooling");
     if (top.size() > 1 && method_ != Method::kMax) {
       fail(ErrorKind::kTops, "only MAX pooling has a second top (the places of the maxima), not ", method);

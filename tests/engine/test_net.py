@@ -472,8 +472,8 @@ def test_sources_that_are_none(source: Any, says: str) -> None:
 
 def test_text_that_does_not_parse(tmp_path: Any) -> None:
     path = tmp_path / "bad.prototxt"
-    path.write_text('layer { nam: "x" }')
-    with pytest.raises(EngineError, match=r"bad.prototxt: 1:9 .*nam"):
+    path.write_text("layer { name: x }")
+    with pytest.raises(EngineError, match=r"bad.prototxt:1:15: `name` wants a string in quotes, not `x`"):
         caffe_ext.Net(path, TEST)
 
 

@@ -99,7 +99,7 @@ def test_a_snet_solver_may_name_a_net(tmp_path: pathlib.Path) -> None:
         ("a.prototxt", NET.replace("num_output", "num_outputt"), "a.prototxt:4:"),
         ("a.prototxt", NET.replace("num_output", "num_outputt"), "did you mean `num_output`?"),
         ("a.prototxt", NET + "}", "a.prototxt:5:"),
-        ("a.prototxt", 'layers { name: "a" type: RELU }', "syntax of 2014"),
+        ("a.prototxt", 'layers { layer { name: "a" type: "rellu" } }', "no layer type `rellu`"),
         ("a.prototxt", SOLVER, "is not there"),
         ("a.prototxt", "", "has no layers"),
         ("a.bin", b"\x00\x01\x02", "neither text nor"),
@@ -123,7 +123,7 @@ def test_missing_files_and_folders(tmp_path: pathlib.Path) -> None:
 def test_problems_of_a_published_net_are_placed(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(NET.replace("num_output: 4", "num_output: 0"))
-    assert "net.prototxt:4:15" in refusal(path)
+    assert "net.prototxt:4:100" in refusal(path)
 
 
 def test_what_caffe_lets_pass_is_a_warning(tmp_path: pathlib.Path) -> None:
