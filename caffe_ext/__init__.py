@@ -7,15 +7,20 @@ with a net and which shapes it has. Whatever goes wrong natively arrives as an E
 if __name__ == "caffe_ext":
     raise ImportError("this folder is the package sparknet_dsl.caffe_ext: import it by that name")
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from . import _library as _library  # first: it loads what the native module needs
 from ._native import Blob, Transformer, isa, num_threads, set_num_threads
-from .mean import read_mean
-from .net import TEST, TRAIN, Layer, Net
 from .registry import LayerType, layer_type_list, layer_types
-from .report import LayerProblem, LayerReport, NetReport, check_net
-from .solver import SGDSolver, Solver, get_solver
-from .state import SavedState, read_state, write_state
-from .weights import read_weights, write_weights
+from .report import TEST, TRAIN, LayerProblem, LayerReport, NetReport, check_net
+
+if TYPE_CHECKING:
+    from .mean import read_mean
+    from .net import Layer, Net
+    from .solver import SGDSolver, Solver, get_solver
+    from .state import SavedState, read_state, write_state
+    from .weights import read_weights, write_weights
 
 __all__ = [
     "TEST",
@@ -44,3 +49,26 @@ __all__ = [
     "write_state",
     "write_weights",
 ]
+
+# What needs numpy, by the module that it stands in: the compiler does without, and starts sooner.
+_LATER = {
+    "Layer": "net",
+    "Net": "net",
+    "SGDSolver": "solver",
+    "SavedState": "state",
+    "Solver": "solver",
+    "get_solver": "solver",
+    "read_mean": "mean",
+    "read_state": "state",
+    "read_weights": "weights",
+    "write_state": "state",
+    "write_weights": "weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_LATER[name]}", __package__), name)
+    globals()[name] = value
+    return value

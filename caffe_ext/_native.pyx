@@ -12,8 +12,6 @@ from libcpp.string cimport string
 from libcpp.utility cimport move
 from libcpp.vector cimport vector
 
-import numpy
-
 from ..errors import EngineError, LayerError
 
 
@@ -256,19 +254,25 @@ cdef class View:
         buffer.internal = NULL
 
 
+cdef as_array(View view):
+    import numpy  # here, not above: the compiler needs the registry and the dry run only, and starts sooner without
+
+    return numpy.asarray(view)
+
+
 cdef tensor_view(Tensor& tensor):
     cdef View view = View()
     view.set_shape(tensor.shape())
     view.pin(tensor)
     view.memory = tensor.memory()
-    return numpy.asarray(view)
+    return as_array(view)
 
 
 cdef flat_view(const shared_ptr[float]& memory, int64_t start, const Shape& shape):
     cdef View view = View()
     view.set_shape(shape)
     view.memory = shared_ptr[float](memory, memory.get() + start)
-    return numpy.asarray(view)
+    return as_array(view)
 
 
 cdef Shape shape_of(extents) except *:
@@ -452,7 +456,7 @@ cdef class Net:
             else:
                 view.pin(self.net.get().learnable()[i].blob.get().data)
         view.memory = self.net.get().flat_diff() if diff else self.net.get().flat_data()
-        return numpy.asarray(view)
+        return as_array(view)
 
     @property
     def flat_data(self):
@@ -530,6 +534,8 @@ cdef class Transformer:
     cdef unique_ptr[CTransformer] transformer
 
     def __init__(self, param, int phase, mean=None):
+        import numpy
+
         cdef CMessage message = message_of(param)
         cdef CPhase c_phase = state_of(phase, 0, ()).phase
         cdef vector[float] values
@@ -553,6 +559,8 @@ cdef class Transformer:
         Random choices (TRAIN's crops, mirrors) are a function of `seed` and the row's number. Runs in the engine's
         threads, without the GIL. Raises EngineError when shapes or types do not fit.
         """
+        import numpy
+
         if not isinstance(rows, numpy.ndarray) or rows.dtype not in (numpy.uint8, numpy.float32) or rows.ndim == 0:
             raise EngineError("rows must be an array of uint8 or float32, the first axis counting rows")
         cdef Shape row = shape_of(rows.shape[1:])

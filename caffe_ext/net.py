@@ -15,10 +15,9 @@ from ..proto import caffe_pb2, weights_pb2
 from . import _native
 from ._native import Blob
 from .messages import net_message
+from .report import TEST as TEST
+from .report import TRAIN as TRAIN
 from .weights import Array, blob_array, fit, read_weights, write_weights
-
-TRAIN = 0
-TEST = 1
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from ..proto import caffe_pb2
 from . import _native
 
+TRAIN = 0
+TEST = 1
+
 Shape = tuple[int, ...]
 
 

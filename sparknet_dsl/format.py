@@ -25,6 +25,7 @@ WIDTH = 100
 _DEEPEST = 60  # the rightmost column to which the lines of a bracket align
 _FARTHEST = 24  # how far behind the statement's beginning arrows may align
 _ARROWS = 5  # where they stand otherwise: as below `data ->`
+_MOST_TIMES = 8
 _TOKEN = re.compile(
     r'(?P<comment>\#[^\n]*)|(?P<string>"(?:\\.|[^"\\\n])*")|(?P<tick>`[^`\n]+`)'
     r"|(?P<number>[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?)"
@@ -51,6 +52,16 @@ class _Token:
 
 def format_text(text: str, name: str = "<text>") -> str:
     """The text in the one layout: formatting that again changes nothing. Raises ModelError for a wrong syntax."""
+    after = _once(text, name)
+    for _ in range(_MOST_TIMES):
+        # A line broken here may show that another can be filled, where comments stand in odd places.
+        before, after = after, _once(after, name)
+        if before == after:
+            break
+    return after
+
+
+def _once(text: str, name: str) -> str:
     diagnostics = Diagnostics()
     tree = parse(Source(name, text), diagnostics)
     diagnostics.raise_errors()
