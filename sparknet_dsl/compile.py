@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -38,6 +39,31 @@ class Model:
     reports: dict[str, NetReport] = field(default_factory=dict)
     path: pathlib.Path | None = None
     keeps_data_layers: bool = False
+
+    @property
+    def shapes(self) -> dict[str, dict[str, tuple[int, ...] | None]]:
+        """The shape of every blob by phase (TRAIN, TEST, DEPLOY); None where it is not known."""
+        return {phase: dict(report.blobs) for phase, report in self.reports.items()}
+
+    def summary(self) -> str:
+        """The table of layers as text."""
+        from .table import summary
+
+        return summary(self)
+
+    def save(self, folder: str | os.PathLike[str], stem: str | None = None) -> list[pathlib.Path]:
+        """Writes it in Caffe's text format, as sparknet-compile does, and gives the paths; raises OutputError.
+
+        The files are called after `stem`, by default the model's file, or else its name.
+        """
+        from .emit import write_model
+
+        return write_model(self, folder, stem or (self.path.stem if self.path else re.sub(r"[^\w.-]", "_", self.name)))
+
+    def _repr_html_(self) -> str:
+        from .notebook import html
+
+        return html(self)
 
 
 def compile_file(
@@ -90,6 +116,15 @@ def compile_text(
     """Compiles a text in the `.snet` language; `name` is what messages call it. Otherwise as compile_file."""
     state = _State(None, dict(defines or {}), keep_data_layers, data_shapes)
     return _run(SNET_PASSES, state, Source(name, text))
+
+
+def compile_tree(
+    tree: ast.File, *, keep_data_layers: bool = False, data_shapes: variants.DataShapes | None = None
+) -> Model:
+    """Compiles a syntax tree, which build.py makes from calls. Otherwise as compile_file."""
+    state = _State(None, {}, keep_data_layers, data_shapes)
+    state.tree = tree
+    return _run(SNET_PASSES[1:], state, tree.span.source)
 
 
 def load(path: str | os.PathLike[str], *, defines: Mapping[str, str] | None = None) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 from collections.abc import Sequence
@@ -11,10 +12,12 @@ from .compile import Model
 from .proto import caffe_pb2
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from .check import LayerReport, NetReport
     from .library import Entry
 
-_HEADINGS = ("layer", "type", "phase", "output", "parameters", "multiply-adds")
+HEADINGS = ("layer", "type", "phase", "output", "parameters", "multiply-adds")
 
 
 def rows(model: Model) -> list[tuple[str, str, str, str, int, int]]:
@@ -80,16 +83,29 @@ def dims(shape: Sequence[int] | None) -> str:
 def print_table(model: Model) -> None:
     """Prints the table to standard output; in plain lines of any width where that is no terminal."""
     from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 200).print(_table(model))
+
+
+def summary(model: Model) -> str:
+    """The table as text."""
+    from rich.console import Console
+
+    out = io.StringIO()
+    Console(file=out, width=200, color_system=None).print(_table(model))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def _table(model: Model) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 200)
     phase = next(iter(model.reports), None)
     batch = _batch(model.reports[phase]) if phase else None
     title = f"{model.name}, batches of {batch}" if batch else model.name
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="right" if heading in _HEADINGS[4:] else "left", overflow="fold")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right" if heading in HEADINGS[4:] else "left", overflow="fold")
     everything = rows(model)
     for name, kind, phase, shape, parameters, work in everything:
         table.add_row(*(Text(cell) for cell in (name, kind, phase, shape, number(parameters), number(work))))
@@ -97,7 +113,7 @@ def print_table(model: Model) -> None:
     table.add_section()
     total = f"{len(everything)} layers"
     table.add_row(*(Text(cell, style="bold") for cell in (total, "", "", "", number(parameters), number(work))))
-    console.print(table)
+    return table
 
 
 def _batch(phase: NetReport) -> int | None:
@@ -120,7 +136,7 @@ def print_library(library: Sequence[Entry]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("name", "what", "parameters", "multiply-adds"):
-        right = heading in _HEADINGS
+        right = heading in HEADINGS
         table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
     for entry in library:
         cells = (entry.name, entry.what, number(entry.parameters), number(entry.multiply_adds))

@@ -45,10 +45,14 @@ def test_the_message_is_the_one_shown() -> None:
     assert str(caught.value) + "\n" == shown
 
 
-def test_the_python_example(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = [text for kind, _, text in BLOCKS if kind == "python"]
-    exec(code, {})
+def test_the_python_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    reading, building = [text for kind, _, text in BLOCKS if kind == "python"]
+    exec(reading, {})
     assert 'type: "ReLU"' in capsys.readouterr().out
+    exec(building, {})
+    said = capsys.readouterr().out
+    assert said.startswith("digits, batches of 32\n")
+    assert said.endswith("(32, 10)\n")
 
 
 def test_names_of_blocks_are_as_the_page_says() -> None:
