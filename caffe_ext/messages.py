@@ -30,7 +30,7 @@ def solver_message(source: str | os.PathLike[str] | caffe_pb2.SolverParameter) -
 
 def _message(source: str | os.PathLike[str] | M, kind: type[M], upgrade: Callable[[M], None]) -> M:
     message = kind()
-    where = "the message"
+    where = "the net" if kind is caffe_pb2.NetParameter else "the solver"
     if isinstance(source, kind):
         message.CopyFrom(source)
     elif isinstance(source, (str, os.PathLike)):
@@ -70,11 +70,11 @@ def _refuse_unknown(message: Message, where: str) -> None:
                 raise _refusal(where, field.name)
             continue
         own = field.number not in _EXTENSIONS
-        if not own and field.containing_type.name != "LayerParameter":
+        if not own and not isinstance(message, caffe_pb2.LayerParameter):
             raise _refusal(where, field.name)
         for item in value if field.is_repeated else [value]:
             if own:
-                _refuse_unknown(item, f"{where}: layer `{item.name or item.type}`" if field.name == "layer" else where)
+                _refuse_unknown(item, f"{where}: layer `{item.name}` ({item.type})" if field.name == "layer" else where)
 
 
 def _refusal(where: str, name: str) -> EngineError:

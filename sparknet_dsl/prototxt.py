@@ -109,7 +109,11 @@ def parse_text(source: Source, kind: type[M], diagnostics: Diagnostics) -> Caffe
             label = did_you_mean(closest(unknown.value, unknown.allowed))
         else:
             said = f"{unknown.owner} has no field `{unknown.name}`"
-            label = did_you_mean(closest(unknown.name, unknown.allowed))
+            # What most names end with says nothing about which of them is meant.
+            ending = "_param" if unknown.name.endswith("_param") else ""
+            stems = [name.removesuffix(ending) for name in unknown.allowed if name.endswith(ending)]
+            near = closest(unknown.name.removesuffix(ending), stems)
+            label = did_you_mean([stem + ending for stem in near])
         code = "S106" if unknown.value else "S104"
         diagnostics.warn(
             code, said, span, label or "passed on as it is", notes=["Caffe refuses it, and so does training"]
