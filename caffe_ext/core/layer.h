@@ -36,6 +36,9 @@ class Layer {
   // The shape rule: sets the tops' shapes from the bottoms'. Called again whenever a bottom may have another shape.
   // Allocates no arrays either: what depends on shapes and is costly is made in the first forward after it.
   virtual void reshape(const Blobs& bottom, const Blobs& top) = 0;
+  // Once, when parameters have their memory and their first values; never in the dry run. For tops that hold something
+  // before the first forward pass.
+  virtual void begin(const Blobs& top) { (void)top; }
   // Computes the tops' data.
   virtual void forward(const Blobs& bottom, const Blobs& top) = 0;
   // Overwrites the bottoms' diff where `propagate_down` says so, adds to the parameters' diff where `param_gradient`

@@ -69,6 +69,17 @@ inline void check_same_rows(const Blobs& bottom) {
   }
 }
 
+// For losses without an axis: one label for each row.
+inline void check_one_label_a_row(const Blobs& bottom) {
+  const int64_t rows = bottom[0]->shape()[0];
+  if (bottom[1]->count() == rows) return;
+  throw Error(
+      ErrorKind::kShape,
+      join("`", bottom[0]->name, "` (", to_string(bottom[0]->shape()), ") needs ", rows, " labels, one for each ",
+           "row, but `", bottom[1]->name, "` (", to_string(bottom[1]->shape()), ") has ", bottom[1]->count()),
+      1);
+}
+
 // One label for each place of the scores' axes other than `axis`.
 inline void check_labels_shape(const Blob& scores, const Blob& labels, int axis) {
   const int64_t classes = scores.shape()[axis];

@@ -152,6 +152,7 @@ Net::Net(const Message& param, const NetState& state, uint64_t seed) : seed_(see
   build(param, state);
   place_params();
   fill_params(seed);
+  for (NetLayer& layer : layers_) attempt(layer.index, layer.name, layer.type, [&] { layer.layer->begin(layer.top); });
 }
 
 std::unique_ptr<Net> Net::check(const Message& param, const NetState& state,

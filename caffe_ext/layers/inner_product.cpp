@@ -3,7 +3,7 @@
 #include "core/dnnl_util.h"
 #include "core/error.h"
 #include "core/layer.h"
-#include "core/parallel.h"
+#include "core/matrix.h"
 
 namespace sparknet {
 
@@ -73,7 +73,7 @@ class InnerProductLayer : public Layer {
         multiply('T', 'N', outputs_, inputs_, rows_, dy, x, beta, dw);
       }
     }
-    if (bias_ && param_gradient[1]) add_column_sums(dy, params[1]->diff.write());
+    if (bias_ && param_gradient[1]) add_column_sums(dy, rows_, outputs_, params[1]->diff.write());
     if (propagate_down[0]) {
       float* dx = bottom[0]->diff.overwrite();
       multiply('N', transpose_ ? 'T' : 'N', rows_, inputs_, outputs_, dy, params[0]->data.read(), 0.0f, dx);
@@ -91,24 +91,6 @@ class InnerProductLayer : public Layer {
     const memory::desc bias = bias_ ? plain_desc({1, outputs_}) : memory::desc();
     pd_.emplace(dnnl_engine(), plain_desc({rows_, inputs_}), weights, bias, plain_desc({rows_, outputs_}));
     forward_.emplace(*pd_);
-  }
-
-  // c (m × n) = beta c + op(a) (m × k) op(b) (k × n), all row-major.
-  static void multiply(char a_op, char b_op, int64_t m, int64_t n, int64_t k, const float* a, const float* b,
-                       float beta, float* c) {
-    const auto status =
-        dnnl_sgemm(a_op, b_op, m, n, k, 1.0f, a, a_op == 'T' ? m : k, b, b_op == 'T' ? k : n, beta, c, n);
-    if (status != dnnl_success) throw dnnl::error(status, "matrix product failed");
-  }
-
-  void add_column_sums(const float* dy, float* sums) const {
-    parallel_for(outputs_, std::max<int64_t>(kElementGrain / rows_, 16), [&](int64_t begin, int64_t end) {
-      for (int64_t row = 0; row < rows_; ++row) {
-        const float* values = dy + row * outputs_;
-#pragma omp simd
-        for (int64_t i = begin; i < end; ++i) sums[i] += values[i];
-      }
-    });
   }
 
   int axis_ = 1;

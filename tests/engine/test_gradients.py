@@ -43,6 +43,23 @@ def unit(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.uniform(0.1, 0.9, shape)
 
 
+def small(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return 0.3 * rng.standard_normal(shape)
+
+
+def around_one(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """From about -1.3 to 1.3, none within a step of -1 and 1, where a hinge has its kinks."""
+    return 4.3 * apart(rng, shape)
+
+
+def indicators(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Continuation indicators: all streams begin anew, so that no state of an earlier pass plays a part."""
+    values = rng.integers(0, 2, shape)
+    values[0] = 0
+    values[1] = 1
+    return values
+
+
 def labels(classes: int) -> Maker:
     return lambda rng, shape: rng.integers(0, classes, shape)
 
@@ -54,6 +71,18 @@ def one_thread() -> Iterator[None]:
     caffe_ext.set_num_threads(1)
     yield
     caffe_ext.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def matrix_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """H.binaryproto, as InfogainLoss reads it: 3 × 3."""
+    matrix = caffe_pb2.BlobProto(data=[1, 0.2, -0.3, 0, 2, 0.5, 0.1, 0.4, 0.7])
+    matrix.shape.dim.extend([3, 3])
+    folder = tmp_path_factory.mktemp("matrix")
+    (folder / "H.binaryproto").write_bytes(matrix.SerializeToString())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield
 
 
 @dataclass(frozen=True)
@@ -83,6 +112,12 @@ ONE = 'bottom: "x" top: "y"'
 TWO = 'bottom: "x" bottom: "z" top: "y"'
 LOSS = 'bottom: "x" bottom: "label" top: "loss"'
 LABEL = frozenset({"label"})
+SEQUENCE = 'bottom: "x" bottom: "cont" top: "y"'
+STATIC = 'bottom: "x" bottom: "cont" bottom: "z" top: "y"'
+STEPS = {"x": (4, 2, 3), "cont": (4, 2)}
+STEPS_STATIC = {"x": (3, 2, 2, 2), "cont": (3, 2), "z": (2, 3)}
+INDICATORS = {"cont": indicators}
+CONT = frozenset({"cont"})
 
 
 def conv(settings_text: str, fields: str = ONE) -> str:
@@ -113,6 +148,8 @@ ROWS = [
     ),
     Row("Dropout", "train", f"{ONE} dropout_param {{ dropout_ratio: 0.4 }}", X),
     Row("Dropout", "test", ONE, X, phase=caffe_ext.TEST),
+    # Without bottoms and parameters there is nothing to get a gradient; backward passes over it.
+    Row("DummyData", "", 'top: "y" dummy_data_param { shape { dim: 2 } data_filler { type: "gaussian" } }', {}),
     Row("Eltwise", "sum", TWO, XY),
     Row(
         "Eltwise",
@@ -141,6 +178,31 @@ ROWS = [
     Row("EuclideanLoss", "weight", 'bottom: "x" bottom: "z" top: "loss" loss_weight: 0.5', XY),
     Row("Flatten", "", ONE, X),
     Row("Flatten", "middle", f"{ONE} flatten_param {{ axis: 1 end_axis: 2 }}", X),
+    Row("HingeLoss", "L1", LOSS, {"x": (4, 3), "label": (4,)}, {"x": around_one, "label": labels(3)}, LABEL),
+    Row(
+        "HingeLoss",
+        "L2",
+        f"{LOSS} hinge_loss_param {{ norm: L2 }} loss_weight: -2",
+        {"x": (4, 3), "label": (4, 1)},
+        {"x": around_one, "label": labels(3)},
+        LABEL,
+    ),
+    Row(
+        "InfogainLoss",
+        "",
+        f'{LOSS} infogain_loss_param {{ source: "H.binaryproto" }}',
+        {"x": (4, 3), "label": (4,)},
+        {"label": labels(3)},
+        LABEL,
+    ),
+    Row(
+        "InfogainLoss",
+        "ignore",
+        f'{LOSS} infogain_loss_param {{ source: "H.binaryproto" axis: 2 }} loss_param {{ ignore_label: 1 }}',
+        {"x": (2, 2, 3, 2), "label": (2, 2, 2)},
+        {"label": labels(3)},
+        LABEL,
+    ),
     Row("InnerProduct", "", f"{ONE} inner_product_param {{ num_output: 3 }}", {"x": (2, 3, 2)}),
     Row("InnerProduct", "nobias", f"{ONE} inner_product_param {{ num_output: 3 bias_term: false }}", {"x": (3, 4)}),
     Row("InnerProduct", "transpose", f"{ONE} inner_product_param {{ num_output: 3 transpose: true }}", {"x": (3, 4)}),
@@ -153,6 +215,20 @@ ROWS = [
         f"{ONE} lrn_param {{ local_size: 3 alpha: 0.5 norm_region: WITHIN_CHANNEL }}",
         {"x": (2, 2, 4, 5)},
     ),
+    Row("LSTM", "", f"{SEQUENCE} recurrent_param {{ num_output: 3 }}", STEPS, INDICATORS, CONT, small),
+    Row("LSTM", "static", f"{STATIC} recurrent_param {{ num_output: 2 }}", STEPS_STATIC, INDICATORS, CONT, small),
+    Row(
+        "MultinomialLogisticLoss",
+        "",
+        f"{LOSS} loss_weight: 0.5",
+        {"x": (4, 3), "label": (4,)},
+        {"x": positive, "label": labels(3)},
+        LABEL,
+    ),
+    Row("MVN", "", ONE, X),
+    Row("MVN", "across", f"{ONE} mvn_param {{ across_channels: true }}", X),
+    Row("MVN", "mean", f"{ONE} mvn_param {{ normalize_variance: false }}", {"x": (3, 2, 4)}),
+    Row("Parameter", "", 'top: "y" parameter_param { shape { dim: 2 dim: 3 } }', {}),
     Row("Pooling", "max", f"{ONE} pooling_param {{ kernel_size: 2 stride: 2 }}", X, {"x": apart}),
     Row("Pooling", "max-overlap", f"{ONE} pooling_param {{ kernel_size: 3 stride: 2 pad: 1 }}", X, {"x": apart}),
     Row("Pooling", "ave", f"{ONE} pooling_param {{ pool: AVE kernel_size: 2 stride: 2 }}", X),
@@ -163,9 +239,14 @@ ROWS = [
     Row("Power", "root", f"{ONE} power_param {{ power: 0.5 shift: 0.2 }}", X, {"x": positive}, in_place=False),
     Row("Power", "cube", f"{ONE} power_param {{ power: 3 }}", {"x": (2, 3)}, {"x": apart}, in_place=False),
     Row("Power", "constant", f"{ONE} power_param {{ power: 2 scale: 0 shift: 3 }}", X),
+    Row("PReLU", "", ONE, X, {"x": apart}),
+    Row("PReLU", "2d", ONE, {"x": (3, 4)}, {"x": apart}),
+    Row("PReLU", "shared", f"{ONE} prelu_param {{ channel_shared: true }}", X, {"x": apart}),
     Row("ReLU", "", ONE, X, {"x": apart}),
     Row("ReLU", "slope", f"{ONE} relu_param {{ negative_slope: 0.1 }}", X, {"x": apart}),
     Row("Reshape", "", f"{ONE} reshape_param {{ shape {{ dim: 0 dim: -1 dim: 2 }} }}", X),
+    Row("RNN", "", f"{SEQUENCE} recurrent_param {{ num_output: 3 }}", STEPS, INDICATORS, CONT, small),
+    Row("RNN", "static", f"{STATIC} recurrent_param {{ num_output: 2 }}", STEPS_STATIC, INDICATORS, CONT, small),
     Row("Scale", "", f"{ONE} scale_param {{ }}", X),
     Row("Scale", "bias", f"{ONE} scale_param {{ axis: 1 num_axes: 2 bias_term: true }}", X),
     Row("Scale", "scalar", f"{ONE} scale_param {{ num_axes: 0 bias_term: true }}", X),
@@ -210,6 +291,9 @@ ROWS = [
         {"label": labels(3)},
         LABEL,
     ),
+    Row("SPP", "max", f"{ONE} spp_param {{ pyramid_height: 3 }}", {"x": (2, 2, 7, 8)}, {"x": apart}),
+    Row("SPP", "ave", f"{ONE} spp_param {{ pyramid_height: 2 pool: AVE }}", {"x": (2, 2, 4, 5)}),
+    Row("SPP", "one", f"{ONE} spp_param {{ pyramid_height: 1 }}", X, {"x": apart}),
     Row("Split", "", 'bottom: "x" top: "y" top: "v" top: "w"', {"x": (2, 3, 4)}),
     Row("TanH", "", ONE, X),
 ]
@@ -316,7 +400,11 @@ def test_gradient(row: Row) -> None:
             assert_close(gradient, check.difference(check.params[i]), f"gradient of parameter {i}")
 
 
-@pytest.mark.parametrize("row", [row for row in OWN_ROWS if row.params and row.type != "BatchNorm"], ids=lambda r: r.id)
+# Statistics have no gradient, and the top of a Parameter layer is its parameter: who writes one writes both.
+ADDING_UP = [row for row in OWN_ROWS if row.type not in ("BatchNorm", "Parameter")]
+
+
+@pytest.mark.parametrize("row", ADDING_UP, ids=lambda r: r.id)
 def test_parameter_gradients_add_up_and_inputs_are_overwritten(row: Row) -> None:
     check = Check(row)
     inputs, params = check.gradients()
@@ -377,6 +465,9 @@ BLOCKED = {
     "Pooling": 'bottom: "a" top: "y" pooling_param { kernel_size: 2 stride: 2 }',
     "Pooling-ave": 'bottom: "a" top: "y" pooling_param { pool: AVE kernel_size: 3 stride: 2 }',
     "Power": 'bottom: "a" top: "y" power_param { power: 2 shift: 1 }',
+    "MVN": 'bottom: "a" top: "y"',
+    "PReLU": 'bottom: "a" top: "y" prelu_param { filler { type: "gaussian" } }',
+    "PReLU-shared": 'bottom: "a" top: "y" prelu_param { channel_shared: true }',
     "ReLU": 'bottom: "a" top: "y"',
     "Scale": 'bottom: "a" top: "y" scale_param { bias_term: true filler { type: "gaussian" } }',
     "Sigmoid": 'bottom: "a" top: "y"',

@@ -1,0 +1,75 @@
+// What LSTM and RNN have in common: a hidden state that is carried from step to step, and from one forward pass to the
+// next.
+//
+// Bottoms: x (T × N × ...), T steps of N independent streams; cont (T × N), 0 where a stream begins anew and 1 where it
+// goes on; optionally a static input (N × ...) that every step sees. At step t
+//
+//   a_t = W_x x_t + b + W_s static + W_h (cont_t h_(t-1))
+//
+// for G values ("gates") of each stream, from which the type computes h_t (N × H, H = num_output). Parameters, in
+// Caffe's order: W_x (G × D), b (G), W_s (G × S) where there is a static input, W_h (G × H), then the type's own.
+//
+// The state before the first step is that after the last step of the previous forward pass; at first, and after N has
+// changed, zeros. With expose_hidden it is read from further bottoms (1 × N × H) and the last one is written to further
+// tops; as in Caffe no gradient flows through either. Gradients reach back to the first step of a pass, not further.
+//
+// Caffe unrolls T copies of a net; here T may change from pass to pass.
+#pragma once
+
+#include <vector>
+
+#include "core/layer.h"
+
+namespace sparknet {
+
+class RecurrentLayer : public Layer {
+ public:
+  void setup(const Blobs& bottom, const Blobs& top) override;
+  void reshape(const Blobs& bottom, const Blobs& top) override;
+  void forward(const Blobs& bottom, const Blobs& top) override;
+  void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override;
+  int64_t multiply_adds(const Blobs& bottom, const Blobs& top) const override;
+  // No gradient with respect to cont.
+  bool allows_gradient(int index) const override { return index != 1; }
+
+ protected:
+  // `gates`: G / H. `states`: arrays of N × H that are carried on, h first.
+  RecurrentLayer(const Message& param, Phase phase, int gates, int states)
+      : Layer(param, phase), gates_(gates), states_(states) {}
+
+  // From a_t, in gate_values(t), and state(k, t) to state(k, t + 1).
+  virtual void step(int64_t t, const float* cont) = 0;
+  // Writes the gradient of a_t to `da`. `dh` is that of h_t; `carried` (N × H for each state but h) comes with that of
+  // state(k, t + 1) and leaves with that of state(k, t).
+  virtual void step_back(int64_t t, const float* cont, const float* dh, std::vector<std::vector<float>>& carried,
+                         float* da) = 0;
+  // From h of all steps to the first top, and from that one's diff to the gradient of h (T × N × H), adding to the
+  // diffs of the type's own parameters.
+  virtual void output(Blob& top) = 0;
+  virtual void output_back(const Blob& top, float* dh) = 0;
+  // Declares parameters of the type's own.
+  virtual void add_own_params(const Message& fields) { (void)fields; }
+
+  int64_t steps() const { return steps_; }
+  int64_t streams() const { return streams_; }
+  int64_t hidden() const { return hidden_; }
+  // N × H before step t, t = steps() being the state after the last step.
+  float* state(int k, int64_t t) { return states_[k].data() + t * streams_ * hidden_; }
+  float* gate_values(int64_t t) { return gate_values_.data() + t * streams_ * gates_ * hidden_; }
+  // The index of the first parameter of the type's own.
+  int own_params() const { return static_ ? 4 : 3; }
+
+ private:
+  int weights_h() const { return static_ ? 3 : 2; }
+
+  const int gates_;
+  bool exposed_ = false, static_ = false;
+  int64_t steps_ = 0, streams_ = 0, hidden_ = 0, inputs_ = 0, static_inputs_ = 0;
+  std::vector<std::vector<float>> states_;
+  std::vector<std::vector<float>> last_;  // each state after the last forward pass
+  std::vector<float> gate_values_;
+  std::vector<float> conted_;  // cont_t h_(t-1)
+  bool forwarded_ = false;     // with the present shapes
+};
+
+}  // namespace sparknet
