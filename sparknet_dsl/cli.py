@@ -82,6 +82,13 @@ def _list(context: click.Context, parameter: click.Parameter, asked: bool) -> No
     help="Keep Caffe's data layers (Data, ImageData, ...) instead of replacing them by Input layers that Spark feeds.",
 )
 @click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How errors and warnings are shown: json is one document on standard output, for editors.  [default: text]",
+)
+@click.option(
     "--explain",
     metavar="CODE",
     is_eager=True,
@@ -106,7 +113,7 @@ def _list(context: click.Context, parameter: click.Parameter, asked: bool) -> No
     help="Show the models of the library, and leave.",
 )
 @click.version_option(**_VERSION)
-def compile_command(model: str, folder: str, defines: dict[str, str], keep_data_layers: bool) -> None:
+def compile_command(model: str, folder: str, defines: dict[str, str], keep_data_layers: bool, form: str) -> None:
     r"""Compile MODEL to Caffe's text format and show its layers.
 
     MODEL is a .snet file, a model of the library (googlenet; --list shows them), or a net or solver of Caffe's
@@ -122,7 +129,7 @@ def compile_command(model: str, folder: str, defines: dict[str, str], keep_data_
 
     Exit status: 0 done, 1 the model is wrong or a file cannot be written, 2 the command line is wrong.
     """
-    sys.exit(_compile(model, folder, defines, keep_data_layers))
+    sys.exit((_compile if form == "text" else _compile_json)(model, folder, defines, keep_data_layers))
 
 
 def _compile(model: str, folder: str, defines: dict[str, str], keep_data_layers: bool) -> int:
@@ -157,6 +164,29 @@ def _compile(model: str, folder: str, defines: dict[str, str], keep_data_layers:
         import os
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _compile_json(model: str, folder: str, defines: dict[str, str], keep_data_layers: bool) -> int:
+    import pathlib
+
+    from .compile import compile_file
+    from .diagnostics_json import to_json
+    from .emit import write_model
+    from .errors import ModelError, SparkNetError
+
+    try:
+        compiled = compile_file(model, defines=defines, keep_data_layers=keep_data_layers)
+        written = write_model(compiled, folder, pathlib.Path(model).stem)
+        click.echo(to_json(compiled.diagnostics, map(str, written)))
+    except ModelError as error:
+        click.echo(to_json(error.diagnostics, failure=None if error.diagnostics else str(error)))
+        return error.exit_code
+    except SparkNetError as error:
+        click.echo(to_json((), failure=str(error)))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
