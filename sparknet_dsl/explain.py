@@ -32,11 +32,13 @@ CATALOGUE: dict[str, str] = {
     "S104": (
         "The message has no field of this name. A layer's fields are looked up in its own message "
         "(convolution_param for Convolution), then, for data layers, in transform_param, for losses in "
-        "loss_param, then in LayerParameter."
+        "loss_param, then in LayerParameter. In a file of Caffe's it is a warning: forks have fields of their own. "
+        "The field is kept and written out again; Caffe refuses the file, and so does training."
     ),
     "S105": ("The field wants another kind of value: a whole number, true or false, a string, a list, a record."),
     "S106": (
-        "The field takes one of a few names, written without quotes: pool=MAX, backend=LMDB, weight_filler=xavier."
+        "The field takes one of a few names, written without quotes: pool=MAX, backend=LMDB, weight_filler=xavier. "
+        "In a file of Caffe's another name is a warning: it is kept and written out again, and training refuses it."
     ),
     "S107": ('Phases are @train, @test and @deploy. Stages and levels are written out: include=[{stage="val"}].'),
     "S108": (
@@ -98,7 +100,11 @@ CATALOGUE: dict[str, str] = {
     "S401": "The solver lacks a field, or a field has a value that cannot work.",
     "S402": "The solver tests a net that has nothing to test with, or does not say how long.",
     "S403": "No lr_policy, or no solver type, has this name.",
-    "S404": "There is no net to train: the solver names none, or a file that is not there.",
+    "S404": (
+        "There is no net to train: the solver names none, or a file that is not there. It is looked for from the "
+        "working directory, as Caffe does, from the solver's folder, and there by its base name. For load() in "
+        "Python it is a warning."
+    ),
 }
 
 

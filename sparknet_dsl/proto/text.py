@@ -15,6 +15,8 @@ from google.protobuf import text_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from . import caffe_pb2
+
 MAX_DEPTH = 64
 
 _TOKEN = re.compile(
@@ -30,6 +32,7 @@ _TOKEN = re.compile(
 _ESCAPE = re.compile(r"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
 _ESCAPES = {"n": 10, "r": 13, "t": 9, "a": 7, "b": 8, "f": 12, "v": 11, "\\": 92, "'": 39, '"': 34, "?": 63}
 _INTEGER = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
+_LAYER = caffe_pb2.LayerParameter.DESCRIPTOR
 _TRUE, _FALSE = {"true", "True", "t", "1"}, {"false", "False", "f", "0"}
 _RANGES = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -102,10 +105,11 @@ class _Token:
 
 
 class _Reader:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, start: int = 0, stop: int | None = None) -> None:
         self.text = text
+        self.stop = len(text) if stop is None else stop
         self.result = Reading()
-        self.token = _Token("", "", 0, 0)
+        self.token = _Token("", "", start, start)
         self.before = 0  # where the token before this one ended
         self.depth = 0
         self.places: dict[str, tuple[int, int]] | None = None  # of the fields of the layer that is being read
@@ -117,7 +121,7 @@ class _Reader:
 
     def _next(self) -> None:
         self.before = self.token.end
-        found = _TOKEN.match(self.text, self.token.end)
+        found = _TOKEN.match(self.text, self.token.end, self.stop)
         if found is None:
             raise self._bad_characters()
         kind = cast(str, found.lastgroup)
@@ -299,9 +303,11 @@ class _Reader:
         written = self.text[start : token.end]
         allowed = tuple(choice.name for choice in known.enum_type.values)
         owner = cast(Descriptor, message.DESCRIPTOR).name
-        self._keep(
-            Unknown(start, token.end, owner, known.name, allowed, written), f"{known.name}: {written}", holder, path
-        )
+        if owner == "V1LayerParameter" and known.name == "type":  # today's types are strings: any will do
+            holder.unknown_field.add(path=path, text=f"type: {written}")  # type: ignore[attr-defined]
+            return
+        unknown = Unknown(start, token.end, owner, known.name, allowed, written)
+        self._keep(unknown, f"{known.name}: {written}", holder, path)
 
     def _unknown(self, descriptor: Descriptor, holder: Message, path: str) -> None:
         start = self.token.start
@@ -314,7 +320,14 @@ class _Reader:
             self._next()
         name = self.text[start : self.before]
         unknown = Unknown(start, self.before, descriptor.name, name, tuple(descriptor.fields_by_name))
-        self._keep(unknown, name + self._any_value(), holder, path)
+        value = self._any_value()
+        if descriptor.name == "V1LayerParameter" and name in _LAYER.fields_by_name:
+            # A fork's; the upgrade reads it again. What is unknown inside is found now, while the places are known.
+            inner = _Reader(self.text, start, self.before).read(caffe_pb2.LayerParameter())
+            self.result.unknown += inner.unknown
+            holder.unknown_field.add(path=path, text=name + value)  # type: ignore[attr-defined]
+        else:
+            self._keep(unknown, name + value, holder, path)
 
     def _keep(self, unknown: Unknown, text: str, holder: Message, path: str) -> None:
         kept = getattr(holder, "unknown_field", None)

@@ -37,6 +37,15 @@ def test_examples_of_several_files(tmp_path: pathlib.Path) -> None:
     assert model.reports["TRAIN"].blobs["sum"] == (32, 20)
 
 
+def test_the_import_of_a_fork(tmp_path: pathlib.Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    model = compile_file(tmp_path / "imported.snet")
+    assert [layer.type for layer in model.net.layer] == ["Input", "Pooling", "ROIPooling", "InnerProduct"]
+    assert model.reports["TRAIN"].blobs["pool"] == (1, 3, 15, 15)
+    assert [(found.code, found.severity) for found in model.diagnostics] == [("S311", "warning")]
+
+
 def test_the_message_is_the_one_shown() -> None:
     (wrong,) = [text for _, error, text in BLOCKS if error]
     (shown,) = [text for kind, _, text in BLOCKS if kind == "text"]

@@ -90,6 +90,19 @@ def test_fields_of_a_fork_in_2014() -> None:
     ]
 
 
+def test_a_forks_field_in_2014_is_known_and_what_is_wrong_inside_is_placed() -> None:
+    net = caffe_pb2.NetParameter()
+    reading = text.read("layers { type: BN\n  bn_param { momentum: 0.5 } }", net)
+    assert not reading.unknown
+    reading = text.read("layers { type: BN\n  bn_param { momentom: 0.5 } }", net)
+    assert [(found.start, found.owner, found.name) for found in reading.unknown] == [(31, "BNParameter", "momentom")]
+    upgrade_net(net)
+    assert [(kept.path, kept.text) for kept in net.layer[1].unknown_field] == [("bn_param", "momentom: 0.5")]
+    with pytest.raises(text.TextError) as caught:
+        text.read("layers { type: BN\n  bn_param { momentum: x } }", net)
+    assert caught.value.start == 41
+
+
 def test_padding_layers_override_the_convolutions_own() -> None:
     net = upgraded(
         """
