@@ -13,7 +13,7 @@
 namespace sparknet {
 
 // How softmax and its relatives see an array: `outer` × `channels` × `inner`.
-struct ChannelView {
+struct SoftmaxView {
   int64_t outer, channels, inner;
 };
 
@@ -22,7 +22,7 @@ struct ChannelView {
 constexpr int64_t kPositionGroup = 64;
 
 template <typename Body>
-void for_positions(const ChannelView& view, const Body& body) {
+void for_positions(const SoftmaxView& view, const Body& body) {
   const int64_t groups = (view.inner + kPositionGroup - 1) / kPositionGroup;
   const int64_t work = std::max<int64_t>(1, view.channels * std::min(view.inner, kPositionGroup));
   parallel_for(view.outer * groups, std::max<int64_t>(1, kElementGrain / 8 / work), [&](int64_t begin, int64_t end) {
@@ -34,7 +34,7 @@ void for_positions(const ChannelView& view, const Body& body) {
 }
 
 // y = exp(x - max x) / sum exp(x - max x); y may be x.
-inline void softmax(const float* x, float* y, const ChannelView& view) {
+inline void softmax(const float* x, float* y, const SoftmaxView& view) {
   const int64_t channels = view.channels, inner = view.inner;
   if (channels == 0) return;
   for_positions(view, [=](int64_t offset, int64_t places) {

@@ -112,7 +112,7 @@ class InfogainLossLayer : public Layer {
   double normalizer() const { return rule_.normalizer(view_.outer * view_.inner, view_.outer, valid_); }
 
   const LossRule rule_;
-  ChannelView view_{};
+  SoftmaxView view_{};
   std::vector<float> matrix_;  // of the file
   Tensor probability_;
   int64_t valid_ = 0;

@@ -42,7 +42,7 @@ class SoftmaxLayer : public Layer {
   }
 
  private:
-  ChannelView view_{};
+  SoftmaxView view_{};
 };
 
 REGISTER_LAYER(SoftmaxLayer, LayerSpec("Softmax", "probabilities from scores, along an axis")

@@ -75,7 +75,7 @@ class SoftmaxWithLossLayer : public Layer {
   double normalizer() const { return rule_.normalizer(view_.outer * view_.inner, view_.outer, valid_); }
 
   const LossRule rule_;
-  ChannelView view_{};
+  SoftmaxView view_{};
   Tensor probability_;
   int64_t valid_ = 0;
 };
