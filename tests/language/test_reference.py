@@ -55,4 +55,4 @@ def test_doc_prints_one_type() -> None:
 def test_doc_of_an_unknown_type() -> None:
     ran = CliRunner().invoke(compile_command, ["--doc", "Convolutoin"])
     assert ran.exit_code == 2
-    assert "did you mean `Convolution`?" in ran.output
+    assert "did you mean `Convolution`" in ran.output
