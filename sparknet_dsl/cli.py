@@ -1,8 +1,12 @@
 """The commands: arguments only. What they need is imported when they run, so that `--help` is quick."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from .compile import Model
 
 _VERSION = {"package_name": "sparknet-dsl", "message": "%(prog)s %(version)s"}
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -70,10 +74,16 @@ def _list(context: click.Context, parameter: click.Parameter, asked: bool) -> No
 @click.option(
     "-o",
     "--output",
-    "folder",
-    default=".",
-    metavar="DIR",
-    help="Where to write; made if it is not there.  [default: the working directory]",
+    "output",
+    metavar="PATH",
+    help="The folder to write into, made if it is not there; with --emit the file, or a folder for it.  [default: "
+    "the working directory; with --emit standard output]",
+)
+@click.option(
+    "--emit",
+    type=click.Choice(("prototxt", "binary", "json", "snet", "dot", "mermaid", "summary")),
+    help="Give this one output instead of the files and the table: the net for Caffe, the model as JSON or as a .snet "
+    "file (Caffe's data layers kept), the graph, or the table.",
 )
 @_define_option
 @click.option(
@@ -113,7 +123,9 @@ def _list(context: click.Context, parameter: click.Parameter, asked: bool) -> No
     help="Show the models of the library, and leave.",
 )
 @click.version_option(**_VERSION)
-def compile_command(model: str, folder: str, defines: dict[str, str], keep_data_layers: bool, form: str) -> None:
+def compile_command(
+    model: str, output: str | None, emit: str | None, defines: dict[str, str], keep_data_layers: bool, form: str
+) -> None:
     r"""Compile MODEL to Caffe's text format and show its layers.
 
     MODEL is a .snet file, a model of the library (googlenet; --list shows them), or a net or solver of Caffe's
@@ -126,27 +138,39 @@ def compile_command(model: str, folder: str, defines: dict[str, str], keep_data_
       sparknet-compile lenet.snet -o build -D batch=32
       sparknet-compile lenet_train_test.prototxt -o build
       sparknet-compile googlenet -o build
+      sparknet-compile train_val.prototxt --emit snet -o googlenet.snet
+      sparknet-compile googlenet --emit dot | dot -Tsvg > googlenet.svg
 
     Exit status: 0 done, 1 the model is wrong or a file cannot be written, 2 the command line is wrong.
     """
-    sys.exit((_compile if form == "text" else _compile_json)(model, folder, defines, keep_data_layers))
+    if form == "json":
+        if emit is not None:
+            raise click.UsageError("--format json and --emit both write to standard output: choose one")
+        sys.exit(_compile_json(model, output or ".", defines, keep_data_layers))
+    sys.exit(_compile(model, output, emit, defines, keep_data_layers))
 
 
-def _compile(model: str, folder: str, defines: dict[str, str], keep_data_layers: bool) -> int:
+def _compile(model: str, output: str | None, emit: str | None, defines: dict[str, str], keep_data_layers: bool) -> int:
     from .errors import ModelError, SparkNetError
 
     try:
         import pathlib
 
-        from .compile import compile_file
+        from .compile import compile_file, load
         from .diagnostics import render_diagnostics
         from .emit import write_model
         from .table import print_table
 
-        compiled = compile_file(model, defines=defines, keep_data_layers=keep_data_layers)
+        if emit == "snet":
+            compiled = load(model, defines=defines)
+        else:
+            compiled = compile_file(model, defines=defines, keep_data_layers=keep_data_layers)
         if compiled.diagnostics:
             click.echo(render_diagnostics(compiled.diagnostics, color=_color()), err=True)
-        written = write_model(compiled, folder, pathlib.Path(model).stem)
+        if emit is not None:
+            _emit(compiled, emit, output, pathlib.Path(model).stem)
+            return 0
+        written = write_model(compiled, output or ".", pathlib.Path(model).stem)
         print_table(compiled)
         click.echo("wrote " + ", ".join(str(path) for path in written))
     except ModelError as error:
@@ -165,6 +189,19 @@ def _compile(model: str, folder: str, defines: dict[str, str], keep_data_layers:
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _emit(compiled: "Model", kind: str, output: str | None, stem: str) -> None:
+    from .outputs import render, write
+
+    content = render(compiled, kind)
+    if kind == "snet" and compiled.deploy is not None:
+        click.echo("note: the deploy variant is not part of the text; --emit json has it", err=True)
+    if output is not None:
+        click.echo(f"wrote {write(compiled, kind, content, output, stem)}", err=True)
+        return
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
 
 
 def _compile_json(model: str, folder: str, defines: dict[str, str], keep_data_layers: bool) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import ast, check, expand, graph, library, prototxt, resolve, settings, variants
 from .diagnostics import Diagnostic, Diagnostics, Failed, Source, Span, closest, did_you_mean
-from .layers import Network
+from .layers import BlockUse, Network
 from .parse import parse
 from .proto import caffe_pb2, sparknet_pb2, text
 
@@ -39,6 +39,7 @@ class Model:
     reports: dict[str, NetReport] = field(default_factory=dict)
     path: pathlib.Path | None = None
     keeps_data_layers: bool = False
+    uses: list[tuple[BlockUse, ...]] = field(default_factory=list)  # for each layer of `net`, the blocks around it
 
     @property
     def shapes(self) -> dict[str, dict[str, tuple[int, ...] | None]]:
@@ -190,6 +191,7 @@ def _run(passes: tuple[_Pass, ...], state: _State, source: Source) -> Model:
         state.reports,
         state.path,
         state.keep_data_layers,
+        [layer.uses for layer in state.network.layers if layer.in_net] if state.network else [],
     )
 
 

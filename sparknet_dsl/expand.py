@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from . import ast, schema
 from .diagnostics import Diagnostics, Failed, Fix, Label, Span, closest, did_you_mean
 from .fields import Fields, LayerFields, columns_query
-from .layers import GHOST, Asserted, Blob, Layer, Network
+from .layers import GHOST, Asserted, Blob, BlockUse, Layer, Network
 from .proto import caffe_pb2
 from .resolve import BlockDefinition, Program, Scope, unknown_type
 from .values import Names, Value, evaluate, evaluate_args, items, text, truth
@@ -40,6 +40,7 @@ class _Frame:
     phases: tuple[ast.Phase, ...] = ()
     outer: _Frame | None = None
     trail: tuple[str, ...] = ()
+    uses: tuple[BlockUse, ...] = ()
 
     def names(self) -> Names:
         """The values that expressions see."""
@@ -277,6 +278,7 @@ class _Expansion:
             phases=node.phases or frame.phases,
             outer=frame,
             trail=(*frame.trail, f"{definition.name} used at line {line}"),
+            uses=(*frame.uses, BlockUse(definition.name, name)),
         )
         for parameter, value in zip(definition.inputs, inputs, strict=True):
             inner.labels[parameter.literal or ""] = value
@@ -382,6 +384,7 @@ class _Expansion:
             in_deploy=any(phase.name == "deploy" for phase in phases),
             columns=columns_query(bound.get("columns") if type_name == schema.RDD_TYPE else None, self.diagnostics),
             trail=frame.trail,
+            uses=frame.uses,
         )
         self._add(layer)
         result = [Blob(top, (layer,)) for top in message.top]
@@ -565,7 +568,7 @@ def layers_of(message: caffe_pb2.NetParameter, span: Span | None) -> list[Layer]
     """The layers of a net that no flow describes."""
     return [
         Layer(
-            caffe_pb2.LayerParameter.FromString(layer.SerializeToString()),
+            caffe_pb2.LayerParameter.FromString(layer.SerializePartialToString()),
             schema.layer_type(layer.type),
             span,
             None,

@@ -206,7 +206,8 @@ class _PhaseCheck:
         victim = version.writer
         if others or self.phase != "TRAIN" or not (victim.info and victim.info.reads_top and victim.message.bottom):
             return
-        say = self.diagnostics.error if self.strict else self.diagnostics.warn
+        by_hand = not self.strict or "top" in layer.field_spans  # then Caffe's rules hold
+        say = self.diagnostics.warn if by_hand else self.diagnostics.error
         say(
             "S206",
             f"`{layer.message.name}` in place would corrupt the gradients of `{victim.message.name}`",
@@ -237,6 +238,8 @@ class _PhaseCheck:
         first = self.names.setdefault(name, layer)
         if first is layer or layer.broken or layer.label_span is None or first.label_span is None:
             return
+        if {"name", "top"} <= layer.field_spans.keys():
+            return  # wired by hand, as nets of Caffe's are printed that have two such layers
         if "name" in layer.field_spans and not _has_parameters(layer) and not _has_parameters(first):
             return  # as Caffe's own examples do on purpose; no weights to confuse
         self.diagnostics.error(

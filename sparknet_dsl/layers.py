@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 PHASES = ("TRAIN", "TEST")
 
 
+@dataclass(frozen=True, eq=False)
+class BlockUse:
+    """One use of a block; `label` is its own name, if it has one. Layers of one use share one such object."""
+
+    block: str
+    label: str | None
+
+
 @dataclass(eq=False)
 class Layer:
     """A layer of the net under construction. Identity matters: two blobs of one name differ by who wrote them."""
@@ -30,7 +38,8 @@ class Layer:
     in_net: bool = True  # not a layer of the deploy variant only
     in_deploy: bool = False  # marked @deploy
     columns: str = ""  # of an RDDData, as its source's query
-    trail: tuple[str, ...] = ()  # the block uses that led here
+    trail: tuple[str, ...] = ()  # the block uses that led here, as messages tell them
+    uses: tuple[BlockUse, ...] = ()  # and as they are, the outermost first
     broken: bool = False  # an error was reported about it
 
     def place(self, *fields: str) -> Span | None:
