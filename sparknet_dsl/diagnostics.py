@@ -8,6 +8,9 @@ from typing import Literal
 
 from .errors import ModelError
 
+MAX_WORK = 20_000_000  # characters that expressions may make; an item of a list counts as ITEM_WORK
+ITEM_WORK = 20
+
 Severity = Literal["error", "warning"]
 
 
@@ -130,6 +133,7 @@ class Diagnostics:
 
     found: list[Diagnostic] = field(default_factory=list)
     errors: int = 0  # reported so far, those said before of the same place counted in
+    work: int = 0  # done by expressions so far
     _seen: set[tuple[str, str, Span | None]] = field(default_factory=set)
 
     def add(self, diagnostic: Diagnostic) -> None:
@@ -186,6 +190,16 @@ class Diagnostics:
         """Adds a warning."""
         self.add(Diagnostic(code, "warning", message, span, label, tuple(secondary), tuple(notes), help, fix))
 
+    def spend(self, work: int, span: Span) -> None:
+        """Counts work, of which a file may ask for MAX_WORK only; raises Failed beyond that.
+
+        Every list and string is bounded, but a loop makes them again and again.
+        """
+        self.work += work
+        if self.work > MAX_WORK:
+            items = MAX_WORK // ITEM_WORK
+            raise self.fail("S004", f"expressions make more than {items:,} items or {MAX_WORK:,} characters", span)
+
     @property
     def has_errors(self) -> bool:
         """Whether any of them is an error."""
@@ -204,6 +218,9 @@ class Diagnostics:
 # ANSI styles of the renderer: severity and primary span, secondary spans and frame, emphasis.
 _STYLES = {"error": "1;31", "warning": "1;33", "frame": "1;34", "bold": "1"}
 _MAX_SHOWN = 50
+# Looking for what a misspelt name may have meant costs the square of its length, for each candidate.
+_LONGEST_GUESS = 100
+_MOST_GUESSES = 1000
 
 
 def render_diagnostics(diagnostics: Iterable[Diagnostic], *, color: bool = False) -> str:
@@ -278,9 +295,11 @@ def _paint(style: str, text: str, color: bool) -> str:
 
 def closest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
     """The candidates that `name` may be a misspelling of, the likeliest first (Damerau-Levenshtein distance)."""
+    if len(name) > _LONGEST_GUESS:
+        return []
     allowed = max(1, len(name) // 3)
     scored = []
-    for candidate in set(candidates):
+    for candidate in list(dict.fromkeys(candidates))[-_MOST_GUESSES:]:
         if abs(len(candidate) - len(name)) > allowed:
             continue
         distance = edit_distance(name.lower(), candidate.lower())

@@ -22,6 +22,7 @@ _INTEGERS = {
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
 _SHAPE_DIM = schema.SHAPE.fields_by_name["dim"]
+_MOST_PARAMS = 1000  # far more than any layer has
 _FLOAT_MAX = 3.4028235677973366e38  # what rounds to the largest float32
 
 
@@ -116,6 +117,7 @@ class Fields:
             return (value,)
         if field.message_type is schema.SHAPE and any(not isinstance(item.data, tuple | Record) for item in value.data):
             return (value,)  # one shape: [64, 1, 28, 28] for [[64, 1, 28, 28]]
+        self.diagnostics.spend(len(value.data), value.span)
         return value.data
 
     def _fill(self, message: Message, field: FieldDescriptor, value: Value) -> None:
@@ -202,6 +204,7 @@ class Fields:
 
     def _string(self, field: FieldDescriptor, value: Value) -> str:
         if isinstance(value.data, str):
+            self.diagnostics.spend(len(value.data), value.span)
             return value.data
         fix = None
         if isinstance(value.data, Symbol):
@@ -336,6 +339,10 @@ class LayerFields:
                 f"`{arg.name}` wants a list, one entry for each parameter",
                 arg.value.span,
                 f"for weights and bias: {arg.name}=[{shown}, {shown}]",
+            )
+        if len(data) > _MOST_PARAMS:
+            raise self._diagnostics.fail(
+                "S105", f"`{arg.name}` has {len(data):,} entries, one for each parameter", arg.value.span
             )
         for index, item in enumerate(data):
             while len(layer.param) <= index:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import ast
-from .diagnostics import Diagnostics, Fix, Span, closest, did_you_mean
+from .diagnostics import ITEM_WORK, Diagnostics, Fix, Span, closest, did_you_mean
 
 MAX_SIZE = 100_000  # of a list, its lists counted in, and of a string
 MAX_INTEGER = 2**63
@@ -122,6 +122,7 @@ def truth(value: Value, diagnostics: Diagnostics) -> bool:
 def items(value: Value, diagnostics: Diagnostics) -> tuple[Value, ...]:
     """What `for` runs over: a list's items, a string's characters; raises Failed."""
     if isinstance(value.data, str):
+        diagnostics.spend(ITEM_WORK * len(value.data), value.span)
         return tuple(Value(value.span, char) for char in value.data)
     if not isinstance(value.data, tuple):
         raise diagnostics.fail("S114", "`for` wants a list", value.span, f"this is {describe(value)}")
@@ -131,6 +132,7 @@ def items(value: Value, diagnostics: Diagnostics) -> tuple[Value, ...]:
 def text(value: Value, diagnostics: Diagnostics) -> str:
     """What an interpolation `{value}` puts into a name; raises Failed."""
     data = value.data
+    diagnostics.spend(ITEM_WORK + (len(data) if isinstance(data, str) else 0), value.span)
     if isinstance(data, str):
         return data
     if isinstance(data, int) and not isinstance(data, bool):
@@ -147,6 +149,7 @@ def _close(value: Value) -> str:
 
 
 def _list(span: Span, data: tuple[Value, ...], diagnostics: Diagnostics) -> Value:
+    diagnostics.spend(ITEM_WORK * len(data), span)
     size = 1 + sum(item.size for item in data)
     if size > MAX_SIZE:
         raise diagnostics.fail("S004", f"a list of more than {MAX_SIZE:,} items", span)
@@ -191,6 +194,7 @@ def _chained(node: ast.Chained, names: Names, diagnostics: Diagnostics) -> Value
         elif operator == "+" and isinstance(left.data, str) and isinstance(right.data, str):
             if len(left.data) + len(right.data) > MAX_SIZE:
                 raise diagnostics.fail("S004", f"a string of more than {MAX_SIZE:,} characters", span)
+            diagnostics.spend(len(left.data) + len(right.data), span)
             left = Value(span, left.data + right.data)
         elif operator == "+" and isinstance(left.data, tuple) and isinstance(right.data, tuple):
             left = _list(span, left.data + right.data, diagnostics)
@@ -215,6 +219,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def _compare(span: Span, operator: str, left: Value, right: Value, diagnostics: Diagnostics) -> Value:
+    diagnostics.spend(ITEM_WORK * (left.size + right.size), span)
     a, b = plain(left), plain(right)
     if operator in ("==", "!="):
         same_kind = isinstance(a, bool) == isinstance(b, bool)
@@ -252,7 +257,8 @@ def _range(node: ast.FunctionCall, args: list[Value], diagnostics: Diagnostics) 
     # len() overflows beyond 64 bits of range, the subtraction does not.
     if abs(numbers.stop - numbers.start) // abs(numbers.step) > MAX_SIZE:
         raise diagnostics.fail("S004", f"a list of more than {MAX_SIZE:,} items", node.span)
-    return _list(node.span, tuple(Value(node.span, number) for number in numbers), diagnostics)
+    diagnostics.spend(ITEM_WORK * len(numbers), node.span)
+    return Value(node.span, tuple(Value(node.span, number) for number in numbers), 1 + len(numbers))
 
 
 def _len(node: ast.FunctionCall, args: list[Value], diagnostics: Diagnostics) -> Value:
