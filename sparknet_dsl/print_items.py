@@ -13,6 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from . import schema
+from .layers import PHASES, active
 from .parse import KEYWORDS
 from .proto import caffe_pb2
 
@@ -232,10 +233,28 @@ class Layers:
     current: dict[str, Text] = field(default_factory=dict)  # blob: the label that means it
     bound: dict[str, str] = field(default_factory=dict)  # label: the blob that it means
     writers: dict[str, caffe_pb2.LayerParameter] = field(default_factory=dict)
+    names: dict[str, list[caffe_pb2.LayerParameter]] = field(default_factory=dict)
 
     def items(self) -> list[Item]:
         """One item for each layer."""
-        return [self._plain(index) if self.plain(index) else self._item(index) for index in range(len(self.layers))]
+        result = []
+        for index, layer in enumerate(self.layers):
+            by_hand = self.plain(index) or self._shares_name(layer)
+            result.append(self._plain(index) if by_hand else self._item(index))
+            self.names.setdefault(layer.name, []).append(layer)
+        return result
+
+    def _shares_name(self, layer: caffe_pb2.LayerParameter) -> bool:
+        """Whether a layer above has its name in the same phase, and one of them has weights: Caffe lets them."""
+        info = schema.layer_type(layer.type)
+        return any(
+            info is None
+            or info.max_params > 0
+            or (other := schema.layer_type(one.type)) is None
+            or other.max_params > 0
+            for one in self.names.get(layer.name, ())
+            if any(active(one, phase) and active(layer, phase) for phase in PHASES)
+        )
 
     def _plain(self, index: int) -> Item:
         layer = self.layers[index]

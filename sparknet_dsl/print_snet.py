@@ -209,7 +209,8 @@ def _usual(items: Sequence[Item]) -> list[tuple[str, str]]:
     by_position = {item.named(at) for item in items for at, (name, _) in enumerate(item.args) if name is None}
     alike = all(one.get(name) == given[0].get(name) for name in by_position for one in given)
     chosen: list[tuple[str, str]] = []
-    saved = 0
+    positional: list[tuple[str, str]] = []
+    saved = saved_positional = 0
     for name in dict.fromkeys(name for one in given for name in one):
         if name in ("name", "top", "bottom", "type", "include", "exclude") or (name in by_position and not alike):
             continue
@@ -219,10 +220,17 @@ def _usual(items: Sequence[Item]) -> list[tuple[str, str]]:
                 counts[one[name]] = counts.get(one[name], 0) + 1
         value, count = max(counts.items(), key=lambda item: item[1])
         absent = sum(name not in one for one in given)
-        gain = (count - 1) * (len(name) + len(value) + 3) - absent * (len(name) + 7)
-        if gain > 0:
+        entry = len(name) + len(value) + 3
+        gain = count * (len(value) + 2 if name in by_position else entry) - entry - absent * (len(name) + 7)
+        if name in by_position:
+            positional.append((name, value))
+            saved_positional += gain
+        elif gain > 0:
             chosen.append((name, value))
             saved += gain
+    if saved_positional > 0:  # all of them or none
+        chosen = positional + chosen
+        saved += saved_positional
     return chosen if saved > _WORTH else []
 
 

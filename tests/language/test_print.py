@@ -150,10 +150,9 @@ SMALL = {
         ),
         """
     default InnerProduct (weight_filler=xavier)
-    default Dropout (dropout_ratio=0.3)
 
     block x -> out(u, n) {
-      x -> `ip{u}`: InnerProduct(n) -> `relu{u}`: ReLU! -> `out{u}`: Dropout(name="drop" + str(u))
+      x -> `ip{u}`: InnerProduct(n) -> `relu{u}`: ReLU! -> `out{u}`: Dropout(0.3, name="drop" + str(u))
     }
 
     net Towers {
@@ -306,3 +305,18 @@ def test_command_emits(tmp_path: pathlib.Path) -> None:
     assert (tmp_path / "out" / "n.prototxt").read_bytes() == wanted
     assert run("--emit", "snet", "-o", "n.snet").returncode == 2
     assert run("--emit", "snet", "--format", "json").returncode == 2
+
+
+def test_two_layers_of_one_name() -> None:
+    message = net(
+        """
+        name: "n"
+        layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 } } }
+        layer { name: "ip" type: "InnerProduct" bottom: "data" top: "a" inner_product_param { num_output: 4 } }
+        layer { name: "ip" type: "InnerProduct" bottom: "a" top: "b" inner_product_param { num_output: 4 } }
+        """
+    )
+    written = to_snet(message)
+    assert "data -> a: InnerProduct(4" in written
+    assert 'layer3: InnerProduct(name="ip", bottom=["a"], top=["b"]' in written
+    assert load_text(written) == message
