@@ -44,7 +44,7 @@ EXAMPLES: dict[str, str] = {
     "DummyData": "data: DummyData([2, 8, 12, 12], data_filler=gaussian(1))",
     "Eltwise": "a: Input([2, 8])\n  b: Input([2, 8])\n  a, b -> sum: Eltwise\n  a, b -> most: Eltwise(MAX)\n"
     "  a, b -> difference: Eltwise(SUM, coeff=[1, -1])",
-    "Embed": "words: Input([4, 7])\n  words -> vectors: Embed(input_dim=1000, num_output=16, weight_filler=uniform(-0.1, 0.1))",
+    "Embed": "words: Input([4, 7])\n  words -> vectors: Embed(input_dim=1000, num_output=16, weight_filler=gaussian(1))",
     "Filter": "data: Input([4, 10])\n  chosen: Input([4, 1])\n  data, chosen -> y: Filter",
     "Flatten": f"{_IMAGE}\n  data -> rows: Flatten\n  data -> planes: Flatten(2, 3)",
     "HDF5Data": 'data, label: HDF5Data("list.txt", batch_size=64) is [_, 8], [_]',
