@@ -1,5 +1,8 @@
 """Small files that ask for much: they are refused, with a message, before they take the machine."""
 
+import importlib.util
+import pathlib
+
 import pytest
 
 from sparknet_dsl import compile_text
@@ -38,3 +41,12 @@ def test_guesses_are_bounded() -> None:
     long, other = "a" * 4000, "b" * 4000
     with pytest.raises(ModelError, match="no value"):
         compile_text(f"net N {{ {long}: Input([1, 2])  {other} -> x: ReLU }}")
+
+
+def test_a_slice_of_the_fuzzer_finds_nothing(tmp_path: pathlib.Path) -> None:
+    path = pathlib.Path(__file__).parents[2] / "tools" / "fuzz_language.py"
+    spec = importlib.util.spec_from_file_location("fuzz_language", path)
+    fuzz = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fuzz)
+    fuzz.LIMIT_SECONDS = float("inf")  # how fast this machine is just now is no matter of right and wrong
+    assert not fuzz.run(4, 20261122, tmp_path, report=False)
