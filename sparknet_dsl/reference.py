@@ -31,6 +31,7 @@ EXAMPLES: dict[str, str] = {
     "BatchNorm": f"{_IMAGE}\n  data -> bn: BatchNorm -> scale: Scale(bias_term=true)! -> relu: ReLU!",
     "BatchReindex": "data: Input([4, 10])\n  which: Input([6])\n  data, which -> y: BatchReindex",
     "Bias": f"{_IMAGE}\n  data -> y: Bias(filler=constant(1))",
+    "Clip": f"{_IMAGE}\n  data -> y: Clip(0, 6)",
     "Concat": "a: Input([2, 8, 12, 12])\n  b: Input([2, 4, 12, 12])\n  a, b -> both: Concat",
     "ContrastiveLoss": "a: Input([4, 2])\n  b: Input([4, 2])\n  alike: Input([4])\n"
     "  a, b, alike -> loss: ContrastiveLoss(margin=1)",
@@ -44,7 +45,7 @@ EXAMPLES: dict[str, str] = {
     "DummyData": "data: DummyData([2, 8, 12, 12], data_filler=gaussian(1))",
     "Eltwise": "a: Input([2, 8])\n  b: Input([2, 8])\n  a, b -> sum: Eltwise\n  a, b -> most: Eltwise(MAX)\n"
     "  a, b -> difference: Eltwise(SUM, coeff=[1, -1])",
-    "Embed": "words: Input([4, 7])\n  words -> vectors: Embed(input_dim=1000, num_output=16, weight_filler=gaussian(1))",
+    "Embed": "words: Input([4, 7])\n  words -> vectors: Embed(16, input_dim=1000, weight_filler=gaussian(1))",
     "Filter": "data: Input([4, 10])\n  chosen: Input([4, 1])\n  data, chosen -> y: Filter",
     "Flatten": f"{_IMAGE}\n  data -> rows: Flatten\n  data -> planes: Flatten(2, 3)",
     "HDF5Data": 'data, label: HDF5Data("list.txt", batch_size=64) is [_, 8], [_]',

@@ -1,6 +1,7 @@
 #include "core/channels.h"
 
 #include "core/dnnl_util.h"
+#include "core/error.h"
 
 namespace sparknet {
 
@@ -51,6 +52,32 @@ ChannelView ChannelView::of_axis(const Tensor& tensor, int axis) {
   if (view.blocks > 1 && strides[1] != expected) return plain;
   if (padded[0] != shape[0] || strides[0] != expected * view.blocks) return plain;
   return view;
+}
+
+Shape covered_axes(const Message& fields, const Shape& bottom) {
+  const int64_t num_axes = fields.integer("num_axes");
+  if (num_axes < -1) {
+    fail(ErrorKind::kField, "num_axes must be -1 (to the last axis) or at least 0, not ", num_axes);
+  }
+  if (num_axes == 0) return {};
+  const int axis = canonical_axis(bottom, fields.integer("axis"));
+  const auto axes = static_cast<int64_t>(bottom.size());
+  const int64_t end = num_axes == -1 ? axes : axis + num_axes;
+  if (end > axes) {
+    fail(ErrorKind::kField, "axis ", axis, " and num_axes ", num_axes, " reach beyond the bottom's ", axes, " axes (",
+         to_string(bottom), ")");
+  }
+  return {bottom.begin() + axis, bottom.begin() + end};
+}
+
+int fit_axes(const Message& fields, const Shape& part, const Shape& bottom, const char* what, int blamed) {
+  const int axis = part.empty() ? 0 : canonical_axis(bottom, fields.integer("axis"));
+  const size_t end = axis + part.size();
+  if (end <= bottom.size() && std::equal(part.begin(), part.end(), bottom.begin() + axis)) return axis;
+  throw Error(ErrorKind::kShape,
+              join(what, " of shape ", to_string(part), " do not fit the bottom ", to_string(bottom), " from axis ",
+                   axis, " on"),
+              blamed);
 }
 
 std::vector<float> padded_channels(const ChannelView& view, const float* values, int64_t count) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/message.h"
 #include "core/parallel.h"
 #include "core/tensor.h"
 
@@ -26,6 +27,13 @@ struct ChannelView {
   // Row-major, where the axes [begin, end) together are the channel.
   static ChannelView of_axes(const Shape& shape, int begin, int end);
 };
+
+// The extents of the bottom's axes [axis, axis + num_axes) that a ScaleParameter or BiasParameter names: those of what
+// is learned for them. num_axes -1: to the last axis; 0: none, a single number.
+Shape covered_axes(const Message& fields, const Shape& bottom);
+// The axis of the bottom at which an array of shape `part` begins to cover it, `fields.axis` or 0 for a scalar. Where
+// it does not fit, an Error(kShape) that calls it `what` and blames bottom `blamed`.
+int fit_axes(const Message& fields, const Shape& part, const Shape& bottom, const char* what, int blamed);
 
 // A value per channel, followed by zeros for the channels that are padding.
 std::vector<float> padded_channels(const ChannelView& view, const float* values, int64_t count);

@@ -16,19 +16,8 @@ class ScaleLayer : public Layer {
     const Message& fields = param().message("scale_param");
     learned_ = bottom.size() == 1;
     bias_ = fields.flag("bias_term");
-    const Shape& shape = bottom[0]->shape();
     if (learned_) {
-      const int64_t num_axes = fields.integer("num_axes");
-      if (num_axes < -1) {
-        fail(ErrorKind::kField, "num_axes must be -1 (to the last axis) or at least 0, not ", num_axes);
-      }
-      const int axis = num_axes == 0 ? 0 : canonical_axis(shape, fields.integer("axis"));
-      const int64_t end = num_axes == -1 ? static_cast<int64_t>(shape.size()) : axis + num_axes;
-      if (end > static_cast<int64_t>(shape.size())) {
-        fail(ErrorKind::kField, "axis ", axis, " and num_axes ", num_axes, " reach beyond the bottom's ", shape.size(),
-             " axes (", to_string(shape), ")");
-      }
-      factor_shape_.assign(shape.begin() + axis, shape.begin() + end);
+      factor_shape_ = covered_axes(fields, bottom[0]->shape());
       Message filler = fields.message("filler");
       if (!fields.has("filler")) filler.field("value").reals = {1.0};
       add_param(factor_shape_, filler);
@@ -47,14 +36,7 @@ class ScaleLayer : public Layer {
       }
       factor_shape_ = bottom[1]->shape();
     }
-    axis_ = factor_shape_.empty() ? 0 : canonical_axis(shape, param().message("scale_param").integer("axis"));
-    const size_t end = axis_ + factor_shape_.size();
-    if (end > shape.size() || !std::equal(factor_shape_.begin(), factor_shape_.end(), shape.begin() + axis_)) {
-      throw Error(ErrorKind::kShape,
-                  join("factors of shape ", to_string(factor_shape_), " do not fit the bottom ", to_string(shape),
-                       " from axis ", axis_, " on"),
-                  learned_ ? 0 : 1);
-    }
+    axis_ = fit_axes(param().message("scale_param"), factor_shape_, shape, "factors", learned_ ? 0 : 1);
     in_place_ = top[0] == bottom[0];
     if (!in_place_) top[0]->reshape(shape);
     input_.reshape(shape);

@@ -196,6 +196,6 @@ def test_rejected(reject: dict[str, str], tmp_path: pathlib.Path) -> None:
 def test_coverage() -> None:
     """Types that stop being registered would make cases vanish in silence."""
     shared("golden/layers")
-    assert len(cases("golden/layers")) >= 149
+    assert len(cases("golden/layers")) >= 203
     assert len(cases("golden/models")) == len(shared_names("golden/models"))
-    assert sum(can_run(reject) for reject in rejects()) >= 24
+    assert sum(can_run(reject) for reject in rejects()) >= 26

@@ -99,6 +99,8 @@ class Row:
     statistics: bool = False  # the parameters are statistics, which have no gradient
     phase: int = caffe_ext.TRAIN
     in_place: bool = True  # whether also to be tried in place, where the type can
+    # False: force_backward asks for gradients that there are not; loss_weight in `fields` asks for the others.
+    force: bool = True
 
     @property
     def id(self) -> str:
@@ -119,6 +121,10 @@ STEPS_STATIC = {"x": (3, 2, 2, 2), "cont": (3, 2), "z": (2, 3)}
 INDICATORS = {"cont": indicators}
 CONT = frozenset({"cont"})
 
+PAIRS = 'bottom: "x" bottom: "z" bottom: "label" top: "loss"'
+PAIR_SHAPES = {"x": (6, 3), "z": (6, 3), "label": (6,)}
+SIMILAR = {"label": labels(2)}
+
 
 def conv(settings_text: str, fields: str = ONE) -> str:
     return f"{fields} convolution_param {{ {settings_text} }}"
@@ -126,13 +132,40 @@ def conv(settings_text: str, fields: str = ONE) -> str:
 
 ROWS = [
     Row("Accuracy", "", LOSS, {"x": (4, 3), "label": (4,)}, {"label": labels(3)}, frozenset({"x", "label"})),
+    Row("AbsVal", "", ONE, X, {"x": apart}),
+    Row("ArgMax", "", ONE, {"x": (3, 4)}, no_gradient=frozenset("x")),
+    Row(
+        "BatchReindex",
+        "",
+        f"{TWO} propagate_down: true propagate_down: false loss_weight: 0.5",
+        {"x": (3, 2), "z": (5,)},
+        {"z": labels(3)},
+        frozenset("z"),
+        force=False,
+    ),
     Row("BatchNorm", "train", ONE, X, statistics=True),
     Row("BatchNorm", "test", ONE, X, params=positive, statistics=True, phase=caffe_ext.TEST),
     Row("BatchNorm", "2d", f"{ONE} batch_norm_param {{ eps: 0.1 }}", {"x": (5, 3)}, statistics=True),
+    Row("Bias", "", ONE, X),
+    Row("Bias", "axes", f"{ONE} bias_param {{ axis: 1 num_axes: 2 }}", X),
+    Row("Bias", "scalar", f"{ONE} bias_param {{ num_axes: 0 }}", X),
+    Row("Bias", "two", TWO, {"x": (2, 3, 4), "z": (3,)}, in_place=False),
+    Row("Bias", "two-axis0", f"{TWO} bias_param {{ axis: 0 }}", {"x": (2, 3, 4), "z": (2, 3)}, in_place=False),
+    Row("BNLL", "", ONE, X),
+    Row("Clip", "", f"{ONE} clip_param {{ min: -0.5 max: 1 }}", X, {"x": apart}),
     Row("Concat", "", TWO, {"x": (2, 3, 4), "z": (2, 2, 4)}),
     Row("Concat", "axis0", f"{TWO} concat_param {{ axis: 0 }}", {"x": (2, 3), "z": (1, 3)}),
     Row("Concat", "last", f"{TWO} concat_param {{ axis: -1 }}", {"x": (2, 3, 1), "z": (2, 3, 4)}),
     Row("Concat", "one", ONE, {"x": (2, 3)}),
+    Row("ContrastiveLoss", "", f"{PAIRS} contrastive_loss_param {{ margin: 3 }}", PAIR_SHAPES, SIMILAR, LABEL),
+    Row(
+        "ContrastiveLoss",
+        "legacy",
+        f"{PAIRS} contrastive_loss_param {{ margin: 6 legacy_version: true }} loss_weight: 2",
+        PAIR_SHAPES,
+        SIMILAR,
+        LABEL,
+    ),
     Row("Convolution", "3x3", conv("num_output: 2 kernel_size: 3"), X),
     Row("Convolution", "stride-pad", conv("num_output: 2 kernel_size: 3 stride: 2 pad: 1"), X),
     Row("Convolution", "nobias", conv("num_output: 4 kernel_size: 1 bias_term: false"), X),
@@ -142,6 +175,22 @@ ROWS = [
     Row("Convolution", "1d", conv("num_output: 3 kernel_size: 3 pad: 1"), {"x": (2, 3, 6)}),
     Row(
         "Convolution",
+        "two",
+        conv("num_output: 2 kernel_size: 2", 'bottom: "x" bottom: "z" top: "y" top: "v"'),
+        {"x": (2, 3, 3, 3), "z": (2, 3, 3, 3)},
+    ),
+    Row("Crop", "", f"{TWO} crop_param {{ offset: 1 offset: 2 }}", {"x": (2, 3, 4, 5), "z": (1, 1, 2, 3)}),
+    Row("Crop", "axis", f"{TWO} crop_param {{ axis: 0 offset: 1 }}", {"x": (3, 4), "z": (2, 2)}),
+    Row("Deconvolution", "3x3", conv("num_output: 2 kernel_size: 3"), X),
+    Row("Deconvolution", "stride-pad", conv("num_output: 2 kernel_size: 3 stride: 2 pad: 1"), X),
+    Row("Deconvolution", "nobias", conv("num_output: 4 kernel_size: 1 bias_term: false"), X),
+    Row("Deconvolution", "group", conv("num_output: 6 kernel_size: 2 group: 2"), {"x": (2, 4, 3, 4)}),
+    Row("Deconvolution", "dilation", conv("num_output: 2 kernel_size: 2 dilation: 2"), X),
+    Row("Deconvolution", "1d", conv("num_output: 2 kernel_size: 3 stride: 3"), {"x": (2, 3, 4)}),
+    Row("Deconvolution", "axis2", conv("num_output: 2 kernel_size: 2 axis: 2"), {"x": (2, 2, 3, 4)}),
+    Row("Deconvolution", "no-spatial", conv("num_output: 2"), {"x": (3, 4)}),
+    Row(
+        "Deconvolution",
         "two",
         conv("num_output: 2 kernel_size: 2", 'bottom: "x" bottom: "z" top: "y" top: "v"'),
         {"x": (2, 3, 3, 3), "z": (2, 3, 3, 3)},
@@ -174,8 +223,40 @@ ROWS = [
         # Multiples of 0.05, of 0.05 plus 0.017, of 0.05 plus 0.034: never equal, and not within a step.
         {"x": apart, "z": lambda rng, s: apart(rng, s) + 1.7 * STEP, "w": lambda rng, s: apart(rng, s) + 3.4 * STEP},
     ),
+    Row("ELU", "", ONE, X, {"x": lambda rng, s: apart(rng, s) / 2}),
+    Row("ELU", "alpha", f"{ONE} elu_param {{ alpha: 0.3 }}", {"x": (3, 4)}, {"x": apart}),
+    Row(
+        "Embed",
+        "",
+        f"{ONE} loss_weight: 0.5 embed_param {{ input_dim: 4 num_output: 3 }}",
+        {"x": (2, 3)},
+        {"x": labels(4)},
+        frozenset("x"),
+        force=False,
+    ),
+    Row(
+        "Embed",
+        "nobias",
+        f"{ONE} loss_weight: 1 embed_param {{ input_dim: 4 num_output: 3 bias_term: false }}",
+        {"x": (5,)},
+        {"x": labels(4)},
+        frozenset("x"),
+        force=False,
+    ),
     Row("EuclideanLoss", "", 'bottom: "x" bottom: "z" top: "loss"', XY),
     Row("EuclideanLoss", "weight", 'bottom: "x" bottom: "z" top: "loss" loss_weight: 0.5', XY),
+    Row("Exp", "", ONE, X),
+    Row("Exp", "base", f"{ONE} exp_param {{ base: 2 scale: -0.5 shift: 1 }}", X),
+    Row(
+        "Filter",
+        "",
+        'bottom: "x" bottom: "z" bottom: "w" top: "y" top: "v" loss_weight: 1 loss_weight: -0.5 '
+        "propagate_down: true propagate_down: true propagate_down: false",
+        {"x": (4, 3), "z": (4, 2, 2), "w": (4, 1)},
+        {"w": lambda rng, shape: np.array([1, 0, 0, -1]).reshape(shape)},
+        frozenset("w"),
+        force=False,
+    ),
     Row("Flatten", "", ONE, X),
     Row("Flatten", "middle", f"{ONE} flatten_param {{ axis: 1 end_axis: 2 }}", X),
     Row("HingeLoss", "L1", LOSS, {"x": (4, 3), "label": (4,)}, {"x": around_one, "label": labels(3)}, LABEL),
@@ -203,10 +284,16 @@ ROWS = [
         {"label": labels(3)},
         LABEL,
     ),
+    Row("Im2col", "", conv("kernel_size: 3 stride: 2 pad: 1"), X),
+    Row("Im2col", "dilation", conv("kernel_size: 2 dilation: 2"), X),
+    Row("Im2col", "1d", conv("kernel_size: 3 pad: 2"), {"x": (2, 2, 4)}),
+    Row("Im2col", "3d", conv("kernel_size: 2 pad: 1 stride: 2 axis: 0"), {"x": (2, 3, 3, 2)}),
     Row("InnerProduct", "", f"{ONE} inner_product_param {{ num_output: 3 }}", {"x": (2, 3, 2)}),
     Row("InnerProduct", "nobias", f"{ONE} inner_product_param {{ num_output: 3 bias_term: false }}", {"x": (3, 4)}),
     Row("InnerProduct", "transpose", f"{ONE} inner_product_param {{ num_output: 3 transpose: true }}", {"x": (3, 4)}),
     Row("InnerProduct", "axis2", f"{ONE} inner_product_param {{ num_output: 3 axis: 2 }}", {"x": (2, 2, 4)}),
+    Row("Log", "", ONE, X, {"x": positive}),
+    Row("Log", "base", f"{ONE} log_param {{ base: 2 scale: 3 shift: 0.5 }}", X, {"x": positive}),
     Row("LRN", "across", f"{ONE} lrn_param {{ local_size: 3 alpha: 0.5 }}", {"x": (2, 5, 3, 3)}),
     Row("LRN", "k", f"{ONE} lrn_param {{ local_size: 5 alpha: 1 beta: 0.6 k: 2 }}", {"x": (2, 7, 2, 2)}),
     Row(
@@ -244,6 +331,11 @@ ROWS = [
     Row("PReLU", "shared", f"{ONE} prelu_param {{ channel_shared: true }}", X, {"x": apart}),
     Row("ReLU", "", ONE, X, {"x": apart}),
     Row("ReLU", "slope", f"{ONE} relu_param {{ negative_slope: 0.1 }}", X, {"x": apart}),
+    Row("Reduction", "sum", ONE, X),
+    Row("Reduction", "asum", f"{ONE} reduction_param {{ operation: ASUM axis: 1 coeff: 2 }}", X, {"x": apart}),
+    Row("Reduction", "sumsq", f"{ONE} reduction_param {{ operation: SUMSQ axis: -1 coeff: -0.5 }}", X),
+    Row("Reduction", "mean", f"{ONE} reduction_param {{ operation: MEAN axis: 2 }}", X),
+    Row("Reduction", "loss", f"{ONE} loss_weight: 0.3 reduction_param {{ operation: SUMSQ }}", {"x": (2, 3)}),
     Row("Reshape", "", f"{ONE} reshape_param {{ shape {{ dim: 0 dim: -1 dim: 2 }} }}", X),
     Row("RNN", "", f"{SEQUENCE} recurrent_param {{ num_output: 3 }}", STEPS, INDICATORS, CONT, small),
     Row("RNN", "static", f"{STATIC} recurrent_param {{ num_output: 2 }}", STEPS_STATIC, INDICATORS, CONT, small),
@@ -271,6 +363,14 @@ ROWS = [
         LABEL,
     ),
     Row("Silence", "", 'bottom: "x" bottom: "z"', XY),
+    Row("Slice", "", 'bottom: "x" top: "y" top: "v" top: "w"', X),
+    Row(
+        "Slice",
+        "points",
+        'bottom: "x" top: "y" top: "v" slice_param { axis: -1 slice_point: 2 }',
+        {"x": (2, 3, 5)},
+    ),
+    Row("Slice", "one", ONE, X),
     Row("Softmax", "", ONE, {"x": (3, 4)}),
     Row("Softmax", "spatial", ONE, X),
     Row("Softmax", "axis0", f"{ONE} softmax_param {{ axis: 0 }}", {"x": (3, 4)}),
@@ -295,20 +395,33 @@ ROWS = [
     Row("SPP", "ave", f"{ONE} spp_param {{ pyramid_height: 2 pool: AVE }}", {"x": (2, 2, 4, 5)}),
     Row("SPP", "one", f"{ONE} spp_param {{ pyramid_height: 1 }}", X, {"x": apart}),
     Row("Split", "", 'bottom: "x" top: "y" top: "v" top: "w"', {"x": (2, 3, 4)}),
+    Row("Swish", "", ONE, X),
+    Row("Swish", "beta", f"{ONE} swish_param {{ beta: 1.7 }}", {"x": (3, 4)}),
     Row("TanH", "", ONE, X),
+    Row("Threshold", "", ONE, {"x": (3, 4)}, no_gradient=frozenset("x")),
+    Row("Tile", "", f"{ONE} tile_param {{ tiles: 3 }}", X),
+    Row("Tile", "axis0", f"{ONE} tile_param {{ axis: 0 tiles: 2 }}", {"x": (2, 3)}),
 ]
 
 # Types whose gradient does not exist, and why.
-WITHOUT_GRADIENT = {"Accuracy": "counts hits: its derivative is 0 wherever it exists, and Caffe has none"}
+WITHOUT_GRADIENT = {
+    "Accuracy": "counts hits: its derivative is 0 wherever it exists, and Caffe has none",
+    "ArgMax": "its result is places: the derivative is 0 wherever it exists, and Caffe has none",
+    "Threshold": "a step: its derivative is 0 wherever it exists, and Caffe has none",
+}
 
 TYPES = caffe_ext.layer_types()
 OWN_ROWS = [row for row in ROWS if row.type in TYPES and row.type not in WITHOUT_GRADIENT]
 
 
 def build(row: Row, in_place: bool = False) -> caffe_ext.Net:
-    net = caffe_pb2.NetParameter(force_backward=True)
+    net = caffe_pb2.NetParameter(force_backward=row.force)
     for name, shape in row.inputs.items():
         net.layer.add(name=name, type="Input", top=[name]).input_param.shape.add(dim=shape)
+    if not row.force:
+        # Something to learn below the layer, which adds 0: else nobody would want the inputs' gradients.
+        for name in row.inputs.keys() - row.no_gradient:
+            net.layer.add(name=f"below_{name}", type="Bias", bottom=[name], top=[name])
     layer = net.layer.add(name="l", type=row.type)
     text_format.Merge(row.fields, layer)
     if in_place:
@@ -329,6 +442,9 @@ class Check:
         self.inputs = {
             name: row.values.get(name, normal)(rng, shape).astype(np.float32) for name, shape in row.inputs.items()
         }
+        for name, values in self.inputs.items():
+            self.net.blobs[name].data[...] = values
+        self.net.forward()  # Filter's tops have their shapes only then
         self.loss_weights = {top: self.net.blob_loss_weights[top] for top in self.net.top_names["l"]}
         self.weights = {
             top: np.full(self.net.blobs[top].shape, weight)
@@ -450,16 +566,28 @@ def test_types_without_gradient_say_so(row: Row) -> None:
 
 # Layers between two convolutions, where values lie in oneDNN's blocked layouts; 20 channels do not fill whole blocks.
 BLOCKED = {
+    "AbsVal": 'bottom: "a" top: "y"',
+    "BNLL": 'bottom: "a" top: "y"',
     "BatchNorm": 'bottom: "a" top: "y"',
+    "Bias": 'bottom: "a" top: "y" bias_param { filler { type: "gaussian" } }',
+    "Clip": 'bottom: "a" top: "y" clip_param { min: 0.1 max: 0.4 }',
     "Concat": 'bottom: "a" bottom: "b" top: "y"',
     "Concat-axis2": 'bottom: "a" bottom: "b" top: "y" concat_param { axis: 2 }',
     "Concat-mixed": 'bottom: "x" bottom: "a" bottom: "b" top: "y"',
+    "Crop": 'bottom: "a" bottom: "x" top: "y"',
+    "Deconvolution": 'bottom: "a" top: "y" convolution_param { num_output: 20 kernel_size: 3 stride: 2 '
+    'weight_filler { type: "gaussian" std: 0.1 } bias_filler { type: "gaussian" } }',
+    "Deconvolution-depthwise": 'bottom: "a" top: "y" convolution_param { num_output: CHANNELS group: CHANNELS '
+    'kernel_size: 4 stride: 2 pad: 1 weight_filler { type: "bilinear" } }',
     "Dropout": 'bottom: "a" top: "y"',
     "Eltwise": 'bottom: "a" bottom: "b" top: "y" eltwise_param { coeff: 1 coeff: -2 }',
     "Eltwise-max": 'bottom: "a" bottom: "b" top: "y" eltwise_param { operation: MAX }',
     "Eltwise-prod": 'bottom: "a" bottom: "b" bottom: "a" top: "y" eltwise_param { operation: PROD }',
     "Eltwise-unstable": 'bottom: "a" bottom: "b" top: "y" eltwise_param { operation: PROD stable_prod_grad: false }',
+    "ELU": 'bottom: "a" top: "y"',
+    "Exp": 'bottom: "a" top: "y"',
     "Flatten": 'bottom: "a" top: "y"',
+    "Log": 'bottom: "a" top: "y" log_param { shift: 40 scale: 0.1 }',
     "LRN": 'bottom: "a" top: "y"',
     "LRN-within": 'bottom: "a" top: "y" lrn_param { norm_region: WITHIN_CHANNEL }',
     "Pooling": 'bottom: "a" top: "y" pooling_param { kernel_size: 2 stride: 2 }',
@@ -471,9 +599,12 @@ BLOCKED = {
     "ReLU": 'bottom: "a" top: "y"',
     "Scale": 'bottom: "a" top: "y" scale_param { bias_term: true filler { type: "gaussian" } }',
     "Sigmoid": 'bottom: "a" top: "y"',
+    "Slice": 'bottom: "a" top: "y" top: "u"',
     "Softmax": 'bottom: "a" top: "y"',
     "Split": 'bottom: "a" top: "y" top: "u"',
+    "Swish": 'bottom: "a" top: "y"',
     "TanH": 'bottom: "a" top: "y"',
+    "Tile": 'bottom: "a" top: "y" tile_param { tiles: 2 }',
 }
 
 
@@ -489,7 +620,9 @@ def test_between_convolutions(case: str, channels: int) -> None:
     for name in ("a", "b"):
         layer = net.layer.add(name=name, type="Convolution", bottom=["x"], top=[name])
         text_format.Parse(f"num_output: {channels} {inner}", layer.convolution_param)
-    text_format.Merge(BLOCKED[case], net.layer.add(name="l", type=case.split("-")[0]))
+    text_format.Merge(
+        BLOCKED[case].replace("CHANNELS", str(channels)), net.layer.add(name="l", type=case.split("-")[0])
+    )
     last = net.layer.add(name="c", bottom=["y"], top=["c"])
     if case == "Flatten":
         last.type = "InnerProduct"

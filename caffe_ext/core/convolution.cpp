@@ -1,0 +1,150 @@
+#include "core/convolution.h"
+
+#include "core/error.h"
+
+namespace sparknet {
+
+namespace {
+
+// oneDNN wants at least one spatial axis.
+Shape spatial(const Shape& values, int64_t without_axes) { return values.empty() ? Shape{without_axes} : values; }
+
+// oneDNN counts the elements left out between two of the kernel.
+Shape gaps(const Window& window) {
+  Shape gaps = spatial(window.dilation, 1);
+  for (int64_t& gap : gaps) --gap;
+  return gaps;
+}
+
+}  // namespace
+
+void ConvolutionBase::setup(const Blobs& bottom, const Blobs&) {
+  const Message& fields = param().message("convolution_param");
+  const Shape& shape = bottom[0]->shape();
+  window_ = Window(fields, shape);
+  channels_ = shape[window_.axis];
+  outputs_ = fields.integer("num_output");
+  groups_ = fields.integer("group");
+  if (outputs_ < 1) fail(ErrorKind::kField, "num_output must be at least 1");
+  if (channels_ < 1) fail(ErrorKind::kShape, "the bottom (", to_string(shape), ") has no channels");
+  if (groups_ < 1 || channels_ % groups_ != 0 || outputs_ % groups_ != 0) {
+    fail(ErrorKind::kField, "group ", groups_, " must divide both the ", channels_,
+         " channels of the bottom and num_output ", outputs_);
+  }
+  Shape weights = transposed_ ? Shape{channels_, outputs_ / groups_} : Shape{outputs_, channels_ / groups_};
+  weights.insert(weights.end(), window_.kernel.begin(), window_.kernel.end());
+  add_param(weights, fields.message("weight_filler"));
+  if (fields.flag("bias_term")) add_param({outputs_}, fields.message("bias_filler"));
+}
+
+void ConvolutionBase::reshape(const Blobs& bottom, const Blobs& top) {
+  const Shape& shape = bottom[0]->shape();
+  for (size_t i = 1; i < bottom.size(); ++i) {
+    if (bottom[i]->shape() == shape) continue;
+    throw Error(ErrorKind::kShape,
+                join("all bottoms must have one shape: ", to_string(bottom[i]->shape()), " is not ", to_string(shape)),
+                static_cast<int>(i));
+  }
+  window_.check_axes(shape);
+  if (shape[window_.axis] != channels_) {
+    fail(ErrorKind::kShape, "the weights are for ", channels_, " channels, the bottom (", to_string(shape), ") has ",
+         shape[window_.axis]);
+  }
+  Shape output(shape.begin(), shape.begin() + window_.axis);
+  output.push_back(outputs_);
+  const Shape extents = transposed_ ? window_.spread(shape) : window_.places(shape);
+  output.insert(output.end(), extents.begin(), extents.end());
+  for (Blob* blob : top) blob->reshape(output);
+  const Shape &wide = transposed_ ? output : shape, &narrow = transposed_ ? shape : output;
+  if (wide != wide_ || narrow != narrow_) {
+    wide_ = wide;
+    narrow_ = narrow;
+    plan_.reset();
+    forward_.reset();
+    backward_data_.reset();
+    backward_weights_.reset();
+  }
+}
+
+int64_t ConvolutionBase::multiply_adds(const Blobs& bottom, const Blobs&) const {
+  // Each value of the narrow array meets the weights of its channel once.
+  const int64_t narrow_channels = narrow_[window_.axis];
+  return static_cast<int64_t>(bottom.size()) * count(narrow_) * (params[0]->count() / narrow_channels);
+}
+
+void ConvolutionBase::convolve(const Tensor& wide, Tensor& narrow) {
+  const auto& pd = plan();
+  if (!forward_) forward_.emplace(pd);
+  std::unordered_map<int, dnnl::memory> arguments = {
+      {DNNL_ARG_WEIGHTS, weights_.get(params[0]->data, pd.weights_desc())},
+      {DNNL_ARG_SRC, read_memory(wide, pd.src_desc())},
+      {DNNL_ARG_DST, overwrite_memory(narrow, pd.dst_desc())}};
+  if (inner_bias()) arguments[DNNL_ARG_BIAS] = read_memory(params[1]->data, pd.bias_desc());
+  execute(*forward_, arguments);
+}
+
+void ConvolutionBase::convolve_back(const Tensor& narrow, Tensor& wide) {
+  if (!backward_data_) {
+    backward_data_.emplace(dnnl::convolution_backward_data::primitive_desc(
+        dnnl_engine(), dnnl::algorithm::convolution_direct, any_desc(folded(wide_)), any_desc(weight_dims()),
+        any_desc(folded(narrow_)), spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0),
+        spatial(window_.pad, 0), plan()));
+  }
+  const auto& pd = backward_data_->pd;
+  execute(backward_data_->primitive,
+          {{DNNL_ARG_DIFF_DST, read_memory(narrow, pd.diff_dst_desc())},
+           {DNNL_ARG_WEIGHTS, backward_data_weights_.get(params[0]->data, pd.weights_desc())},
+           {DNNL_ARG_DIFF_SRC, overwrite_memory(wide, pd.diff_src_desc())}});
+}
+
+void ConvolutionBase::add_gradients(const Tensor& wide, const Tensor& narrow) {
+  if (!backward_weights_) {
+    backward_weights_.emplace(dnnl::convolution_backward_weights::primitive_desc(
+        dnnl_engine(), dnnl::algorithm::convolution_direct, any_desc(folded(wide_)), any_desc(weight_dims()),
+        bias_desc(), any_desc(folded(narrow_)), spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0),
+        spatial(window_.pad, 0), plan()));
+    weights_gradient_ = make_memory(backward_weights_->pd.diff_weights_desc());
+    if (inner_bias()) bias_gradient_ = make_memory(bias_desc());
+  }
+  const auto& pd = backward_weights_->pd;
+  std::unordered_map<int, dnnl::memory> arguments = {{DNNL_ARG_SRC, read_memory(wide, pd.src_desc())},
+                                                     {DNNL_ARG_DIFF_DST, read_memory(narrow, pd.diff_dst_desc())},
+                                                     {DNNL_ARG_DIFF_WEIGHTS, weights_gradient_}};
+  if (inner_bias()) arguments[DNNL_ARG_DIFF_BIAS] = bias_gradient_;
+  execute(backward_weights_->primitive, arguments);
+  if (param_gradient[0]) accumulate(weights_gradient_, params[0]->diff, weight_dims());
+  if (inner_bias() && param_gradient[1]) accumulate(bias_gradient_, params[1]->diff, {outputs_});
+}
+
+// oneDNN wants one batch axis and at least one spatial one.
+Shape ConvolutionBase::folded(const Shape& shape) const {
+  Shape dims = {count(shape, 0, window_.axis)};
+  dims.insert(dims.end(), shape.begin() + window_.axis, shape.end());
+  if (dims.size() == 2) dims.push_back(1);
+  return dims;
+}
+
+Shape ConvolutionBase::weight_dims() const {
+  Shape dims = params[0]->shape();
+  if (dims.size() == 2) dims.push_back(1);
+  if (groups_ > 1) {
+    dims[0] /= groups_;
+    dims.insert(dims.begin(), groups_);
+  }
+  return dims;
+}
+
+dnnl::memory::desc ConvolutionBase::bias_desc() const {
+  return inner_bias() ? plain_desc({outputs_}) : dnnl::memory::desc();
+}
+
+const dnnl::convolution_forward::primitive_desc& ConvolutionBase::plan() {
+  if (!plan_) {
+    plan_.emplace(dnnl_engine(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
+                  any_desc(folded(wide_)), any_desc(weight_dims()), bias_desc(), any_desc(folded(narrow_)),
+                  spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0), spatial(window_.pad, 0));
+  }
+  return *plan_;
+}
+
+}  // namespace sparknet

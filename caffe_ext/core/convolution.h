@@ -1,0 +1,63 @@
+// What Convolution and Deconvolution have in common: one is the other's backward pass.
+#pragma once
+
+#include <optional>
+
+#include "core/dnnl_util.h"
+#include "core/layer.h"
+#include "core/window.h"
+
+namespace sparknet {
+
+// Fields, parameters, shapes, and oneDNN's three primitives of one convolution from a `wide` array (Convolution's
+// bottom, Deconvolution's top) to a `narrow` one with a value for each window.
+//
+// Weights: channels of the narrow array × channels of the wide one / group × kernel.
+class ConvolutionBase : public Layer {
+ public:
+  void setup(const Blobs& bottom, const Blobs& top) override;
+  void reshape(const Blobs& bottom, const Blobs& top) override;
+  int64_t multiply_adds(const Blobs& bottom, const Blobs& top) const override;
+
+ protected:
+  // `transposed`: the bottoms are the narrow arrays.
+  ConvolutionBase(const Message& param, Phase phase, bool transposed) : Layer(param, phase), transposed_(transposed) {}
+
+  bool has_bias() const { return params.size() > 1; }
+  const Window& window() const { return window_; }
+
+  // narrow = the convolution of wide, plus the bias where that belongs to the narrow array.
+  void convolve(const Tensor& wide, Tensor& narrow);
+  // wide = the gradient of convolve() in direction `narrow`.
+  void convolve_back(const Tensor& narrow, Tensor& wide);
+  // Adds to the diff of the weights, and to the bias's where that belongs to the narrow array.
+  void add_gradients(const Tensor& wide, const Tensor& narrow);
+
+ private:
+  template <typename Primitive>
+  struct Pass {
+    typename Primitive::primitive_desc pd;
+    Primitive primitive;
+    explicit Pass(typename Primitive::primitive_desc description) : pd(std::move(description)), primitive(pd) {}
+  };
+
+  bool inner_bias() const { return has_bias() && !transposed_; }
+  Shape folded(const Shape& shape) const;
+  Shape weight_dims() const;
+  dnnl::memory::desc bias_desc() const;
+  const dnnl::convolution_forward::primitive_desc& plan();
+
+  const bool transposed_;
+  Window window_;
+  int64_t channels_ = 0, outputs_ = 0, groups_ = 1;  // of bottom and top
+  Shape wide_, narrow_;                              // for which the primitives are
+
+  std::optional<dnnl::convolution_forward::primitive_desc> plan_;
+  std::optional<dnnl::convolution_forward> forward_;
+  std::optional<Pass<dnnl::convolution_backward_data>> backward_data_;
+  std::optional<Pass<dnnl::convolution_backward_weights>> backward_weights_;
+  Converted weights_, backward_data_weights_;
+  dnnl::memory weights_gradient_, bias_gradient_;
+};
+
+}  // namespace sparknet
