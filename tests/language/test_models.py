@@ -36,6 +36,10 @@ ORIGINALS = {
     ),
     "alexnet": ("BVLC+caffe/models_bvlc_alexnet_train_val", "BVLC+caffe/models_bvlc_alexnet_solver"),
     "googlenet": ("BVLC+caffe/models_bvlc_googlenet_train_val", "BVLC+caffe/models_bvlc_googlenet_solver"),
+    "siamese": (
+        "BVLC+caffe/examples_siamese_mnist_siamese_train_test",
+        "BVLC+caffe/examples_siamese_mnist_siamese_solver",
+    ),
     "squeezenet": (
         "forresti+SqueezeNet/SqueezeNet_v1.1_train_val",
         "forresti+SqueezeNet/SqueezeNet_v1.1_solver",
@@ -75,6 +79,8 @@ PUBLISHED_PARAMETERS = {
     "caffenet": 60965224,
     "mobilenet": 4231976,
     "lenet": 431080,
+    # Of VGG-16 all but its last inner product; 1x1 scores of three of its values; three upsamplings.
+    "fcn8s": 134260544 + 21 * (4097 + 513 + 257) + 21 * 21 * (4 * 4 + 4 * 4 + 16 * 16),
 }
 PUBLISHED_MULTIPLY_ADDS = {
     "mobilenet": 569e6,
