@@ -64,8 +64,8 @@ DEPLOYS = {
     "resnet152": ("KaimingHe+deep-residual-networks/prototxt_ResNet-152-deploy", {"filler", "use_global_stats"}),
 }
 
-# What others count for the same architecture: torchvision's documentation of its weights, the descriptions of
-# Caffe's models, and the papers.
+# What is commonly given for the same architectures (torchvision's weights, the descriptions of Caffe's models, papers),
+# written down from memory: a guard against changes, no more evidence than that.
 PUBLISHED_PARAMETERS = {
     "vgg16": 138357544,
     "resnet18": 11689512,
@@ -125,13 +125,13 @@ def test_the_comment_is_true(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED_PARAMETERS))
-def test_parameters_are_those_that_others_count(name: str) -> None:
+def test_parameters_are_those_commonly_given(name: str) -> None:
     (entry,) = [entry for entry in library.entries() if entry.name == name]
     assert entry.parameters == PUBLISHED_PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED_MULTIPLY_ADDS))
-def test_multiply_adds_are_those_that_others_count(name: str) -> None:
+def test_multiply_adds_are_those_commonly_given(name: str) -> None:
     # Within 2%: publications leave out BatchNorm's scales, or round.
     (entry,) = [entry for entry in library.entries() if entry.name == name]
     assert entry.multiply_adds == pytest.approx(PUBLISHED_MULTIPLY_ADDS[name], rel=0.02)
