@@ -126,7 +126,7 @@ def _list(context: click.Context, parameter: click.Parameter, asked: bool) -> No
 def compile_command(
     model: str, output: str | None, emit: str | None, defines: dict[str, str], keep_data_layers: bool, form: str
 ) -> None:
-    r"""Compile MODEL to Caffe's text format and show its layers.
+    """Compile MODEL to Caffe's text format and show its layers.
 
     MODEL is a .snet file, a model of the library (googlenet; --list shows them), or a net or solver of Caffe's
     (.prototxt or binary). Into DIR go MODEL.prototxt and, where
@@ -233,7 +233,7 @@ def _compile_json(model: str, folder: str, defines: dict[str, str], keep_data_la
 @click.option("--diff", is_flag=True, help="Write nothing; show what would change.")
 @click.version_option(**_VERSION)
 def format_command(paths: tuple[str, ...], check: bool, diff: bool) -> None:
-    r"""Lay out .snet files in the one style: there is nothing to choose.
+    """Lay out .snet files in the one style: there is nothing to choose.
 
     PATH is a file, a folder (every .snet file below it) or - (standard input to standard output). Comments stay, and
     line breaks where a line may break; what a file means never changes. A file is written whole or not at all.
@@ -296,7 +296,7 @@ def run_command(
     defines: dict[str, str],
     json: str | None,
 ) -> None:
-    r"""Train MODEL on Spark: every worker runs TAU steps on its part of the data, the weights are averaged, again.
+    """Train MODEL on Spark: every worker runs TAU steps on its part of the data, the weights are averaged, again.
 
     MODEL is a .snet file with a net and a solver, a model of the library (lenet; sparknet-compile --list shows them),
     or a solver of Caffe's (.prototxt). Data sources: digits:, mnist:DIR,

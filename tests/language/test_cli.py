@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -174,11 +175,11 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert CliRunner().invoke(cli.run_command, ["m.snet"]).exit_code == 130
 
 
-@pytest.mark.parametrize("command", [cli.compile_command, cli.run_command])
+@pytest.mark.parametrize("command", [cli.compile_command, cli.run_command, cli.format_command])
 def test_help_teaches(command: object) -> None:
     result = CliRunner().invoke(command, ["--help"])  # type: ignore[arg-type]
     assert result.exit_code == 0
-    assert "Examples:" in result.output
+    assert re.search(r"^  Examples:\n    sparknet-\w+ .*\n    sparknet-\w+ ", result.output, re.MULTILINE)
     assert "Exit status:" in result.output
 
 
