@@ -55,7 +55,7 @@ def check_assertions(network: Network, report: NetReport, phase: str, diagnostic
     """Compares what `is` states with what the dry run found."""
     stated = [(blob.name, span, shape) for blob, span, shape in network.assertions]
     for layer in network.layers:
-        if layer.shapes is not None and active(layer.message, phase):
+        if layer.shapes is not None and not layer.broken and active(layer.message, phase):
             stated += [
                 (top, layer.shapes.span, shape)
                 for top, shape in zip(layer.message.top, layer.shapes.shapes, strict=False)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from . import ast, check, expand, graph, library, prototxt, resolve, settings, variants
-from .diagnostics import Diagnostic, Diagnostics, Failed, Source, Span, closest, did_you_mean
+from . import ast, check, expand, graph, library, prototxt, resolve, settings, unused, variants
+from .diagnostics import Diagnostic, Diagnostics, Exhausted, Failed, Source, Span, closest, did_you_mean
 from .layers import BlockUse, Network
 from .parse import parse
 from .proto import caffe_pb2, sparknet_pb2, text
 
 if TYPE_CHECKING:
     from .check import NetReport
-
-MAX_SOLVER_DEPTH = 8
 
 
 @dataclass
@@ -174,11 +174,9 @@ _Pass = Callable[[_State], None]
 
 def _run(passes: tuple[_Pass, ...], state: _State, source: Source) -> Model:
     state.source = source
-    for one in passes:
-        try:
+    with _collector_paused(), contextlib.suppress(Failed, Exhausted):
+        for one in passes:
             one(state)
-        except Failed:
-            break
     state.diagnostics.raise_errors()
     name = state.net.name or (state.path.stem if state.path else "model")
     return Model(
@@ -193,6 +191,18 @@ def _run(passes: tuple[_Pass, ...], state: _State, source: Source) -> Model:
         state.keep_data_layers,
         [layer.uses for layer in state.network.layers if layer.in_net] if state.network else [],
     )
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No garbage collection: all that the passes make is still in use, and looking through it takes a third longer."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _parse(state: _State) -> None:
@@ -256,6 +266,13 @@ def _settings(state: _State) -> None:
         state.spark = settings.spark_of(*program.sparks[0], state.diagnostics)
     if state.network is None:
         _net_of_solver(state)
+
+
+def _unused(state: _State) -> None:
+    """Not of a file with errors: what was left out may have been what read it."""
+    assert state.tree is not None
+    if not state.diagnostics.has_errors:
+        unused.warn_unused(state.tree, state.diagnostics)
 
 
 def _read_caffe(state: _State) -> None:
@@ -326,12 +343,20 @@ def _named_net(named: str, kind: str, state: _State) -> Network | None:
         if span is None and found_at >= 0:
             span = Span(state.source, found_at, found_at + len(named) + 2)
         said, notes = f'the solver\'s {kind} "{named}" is not there', [f"looked for {path}" for path in tried]
+        if any(pathlib.Path(path).is_file() for path in tried):
+            said = f"the solver's {kind} \"{named}\" lies outside of the working directory and of the solver's folder"
+            notes = [
+                "a model that someone else wrote reads no other files; copy the net there, or work in a folder above"
+            ]
         if state.needs_net:
             raise state.diagnostics.fail("S404", said, span, notes=notes)
         state.diagnostics.warn("S404", said, span, notes=notes)
         return None
     if found.suffix == ".snet":
-        inner = compile_file(found, keep_data_layers=True)
+        chain = (*state.importing, base.resolve())
+        if found.resolve() in chain or len(chain) > resolve.MAX_IMPORTS:
+            raise state.diagnostics.fail("S115", f"{found} names itself as its net", state.solver_fields.get(kind))
+        inner = _compile_file(_State(found, {}, True, None, importing=chain))
         return _network_of(inner.net, Source(str(found), ""))
     file = prototxt.read(found, state.diagnostics)
     if not isinstance(file.message, caffe_pb2.NetParameter):
@@ -402,5 +427,5 @@ def _check_solver(state: _State) -> None:
 
 
 _CHECKS: tuple[_Pass, ...] = (_feed, _graph, _emit_net, _dry_run, _deploy, _check_solver)
-SNET_PASSES: tuple[_Pass, ...] = (_parse, _resolve, _expand, _settings, *_CHECKS)
+SNET_PASSES: tuple[_Pass, ...] = (_parse, _resolve, _expand, _settings, _unused, *_CHECKS)
 CAFFE_PASSES: tuple[_Pass, ...] = (_read_caffe, *_CHECKS)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .budget import Budget
 from .errors import ModelError
 
-MAX_WORK = 20_000_000  # characters that expressions may make; an item of a list counts as ITEM_WORK
-ITEM_WORK = 20
+MAX_FOUND = 1000  # findings that are kept; all are counted
 
 Severity = Literal["error", "warning"]
 
@@ -127,20 +127,24 @@ class Failed(Exception):  # noqa: N818 - control flow, never seen outside the co
     """A statement that cannot be compiled, already reported; the compiler goes on with the next one."""
 
 
+class Exhausted(Exception):  # noqa: N818 - control flow, never seen outside the compiler
+    """The text asks for more than its budget, already reported; nothing more of it is compiled."""
+
+
 @dataclass
 class Diagnostics:
-    """Collects what the passes find."""
+    """Collects what the passes find, and keeps their budget."""
 
     found: list[Diagnostic] = field(default_factory=list)
     errors: int = 0  # reported so far, those said before of the same place counted in
-    work: int = 0  # done by expressions so far
+    budget: Budget = field(default_factory=Budget)
     _seen: set[tuple[str, str, Span | None]] = field(default_factory=set)
 
     def add(self, diagnostic: Diagnostic) -> None:
         """Keeps it, unless it was said before of the same place: a block is expanded many times."""
         self.errors += diagnostic.severity == "error"
         key = (diagnostic.code, diagnostic.message, diagnostic.span)
-        if key not in self._seen:
+        if key not in self._seen and len(self.found) < MAX_FOUND:
             self._seen.add(key)
             self.found.append(diagnostic)
 
@@ -190,15 +194,23 @@ class Diagnostics:
         """Adds a warning."""
         self.add(Diagnostic(code, "warning", message, span, label, tuple(secondary), tuple(notes), help, fix))
 
-    def spend(self, work: int, span: Span) -> None:
-        """Counts work, of which a file may ask for MAX_WORK only; raises Failed beyond that.
+    def spend(self, work: int, span: Span, trail: Sequence[str] = ()) -> None:
+        """Counts work (see budget.py); raises Exhausted, having reported it, when the text may not ask for so much.
 
-        Every list and string is bounded, but a loop makes them again and again.
+        `trail` says through which blocks the place was reached.
         """
-        self.work += work
-        if self.work > MAX_WORK:
-            items = MAX_WORK // ITEM_WORK
-            raise self.fail("S004", f"expressions make more than {items:,} items or {MAX_WORK:,} characters", span)
+        if not self.budget.spend(work):
+            self.error(
+                "S006",
+                "too large a net for so short a text",
+                span,
+                "no more here",
+                notes=[
+                    *(f"in {step}" for step in trail[-5:]),
+                    "10,000 characters may make about 10,000 layers, or 700,000 items of lists; longer texts more",
+                ],
+            )
+            raise Exhausted
 
     @property
     def has_errors(self) -> bool:

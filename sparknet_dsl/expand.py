@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from . import ast, schema
-from .diagnostics import Diagnostics, Failed, Fix, Label, Span, closest, did_you_mean
+from . import ast, budget, schema
+from .diagnostics import Diagnostics, Exhausted, Failed, Fix, Label, Span, closest, did_you_mean
 from .fields import Fields, LayerFields, columns_query
 from .layers import GHOST, Asserted, Blob, BlockUse, Layer, Network
 from .proto import caffe_pb2
 from .resolve import BlockDefinition, Program, Scope, unknown_type
-from .values import Names, Value, evaluate, evaluate_args, items, text, truth
+from .values import Names, Unknown, Value, evaluate, evaluate_args, items, text, truth
 
 MAX_LAYERS = 100_000
-MAX_STEPS = 400_000
 MAX_BLOCK_DEPTH = 64
+_MOST_PRODUCERS = 16  # of one name: as many layers as there may be phases and stages that choose among them
 _PHASES = {"train": caffe_pb2.TRAIN, "test": caffe_pb2.TEST}
 
 LoadNet = Callable[[ast.Constant], "tuple[caffe_pb2.NetParameter, pathlib.Path]"]
-
-
-class _Stop(Exception):  # noqa: N818 - control flow
-    """The net is too large: nothing more of it is expanded."""
 
 
 @dataclass
@@ -42,12 +39,16 @@ class _Frame:
     trail: tuple[str, ...] = ()
     uses: tuple[BlockUse, ...] = ()
 
+    _named: tuple[Scope, Names] | None = None  # what `names` gave for a scope
+
     def names(self) -> Names:
         """The values that expressions see."""
         if self.self_name is None:
             return self.scope.values
-        here = Span(next(iter(self.scope.values.values())).span.source, 0, 0)
-        return {**self.scope.values, "self": Value(here, self.self_name)}
+        if self._named is None or self._named[0] is not self.scope:
+            here = Span(next(iter(self.scope.values.values())).span.source, 0, 0)
+            self._named = self.scope, {**self.scope.values, "self": Value(here, self.self_name)}
+        return self._named[1]
 
 
 def expand(program: Program, load_net: LoadNet, diagnostics: Diagnostics) -> Network | None:
@@ -71,8 +72,6 @@ class _Expansion:
         self.layers: list[Layer] = []
         self.assertions: list[tuple[Blob, Span, tuple[int | None, ...]]] = []
         self.counts: dict[str, int] = {}
-        self.steps = 0
-        self.used_blocks: set[BlockDefinition] = set()
         self.inserting: list[Layer] | None = None  # `replace` collects here
 
     def run(self) -> Network:
@@ -85,19 +84,9 @@ class _Expansion:
             fields.set_all(self.message, args, "NetParameter")
         except Failed:
             self.frame.labels = _Anything(self.frame.labels)
-        try:
+        with contextlib.suppress(Failed):  # said already; what stands is still checked
             self._body(self.frame, self.node.body)
-        except _Stop:
-            raise Failed from None
-        except Failed:
-            pass  # said already; what stands is still checked
-        self._warn_unused_blocks()
         return Network(self.message, self.layers, self.node.span, self.node, self.assertions)
-
-    def _warn_unused_blocks(self) -> None:
-        for block in self.program.blocks.values():
-            if block not in self.used_blocks and not self.diagnostics.has_errors:
-                self.diagnostics.warn("S210", f"block `{block.node.name}` is never used", block.node.name_span)
 
     # Statements
 
@@ -105,11 +94,13 @@ class _Expansion:
         """Runs statements in order; the result is that of the last. A statement that fails does not stop the others."""
         result: list[Blob] | None = []
         for statement in body:
-            self._step(statement.span, frame)
+            self._spend(budget.STEP, statement.span, frame)
             try:
                 result = self._statement(frame, statement)
             except Failed:
                 result = None
+                if isinstance(statement, ast.Let):
+                    frame.scope = frame.scope.with_value(statement.name, Value(statement.name_span, Unknown()))
                 for name in _labels_in(statement):
                     if name is None:  # any later name may have been one that it would have made
                         frame.labels = _Anything(frame.labels)
@@ -159,7 +150,7 @@ class _Expansion:
     # Stages
 
     def _stage(self, frame: _Frame, node: ast.Stage, inputs: list[Blob], spans: list[Span]) -> list[Blob]:
-        self._step(node.span, frame)
+        self._spend(budget.STEP, node.span, frame)
         if isinstance(node, ast.Labelled | ast.Call):
             call, labels = (node.call, node.labels) if isinstance(node, ast.Labelled) else (node, ())
             try:
@@ -177,7 +168,7 @@ class _Expansion:
         scope = frame.scope
         try:
             for item in items(evaluate(node.values, frame.names(), self.diagnostics), self.diagnostics):
-                self._step(node.span, frame)
+                self._spend(budget.STEP + len(scope.values) // 20, node.span, frame)
                 frame.scope = self._loop_scope(scope, node, item)
                 inputs, spans = self._chain(frame, node.body, inputs, spans), []
         finally:
@@ -252,8 +243,8 @@ class _Expansion:
     def _use(
         self, frame: _Frame, block: BlockDefinition, node: ast.Call, labels: tuple[ast.Name, ...], inputs: list[Blob]
     ) -> list[Blob]:
-        self.used_blocks.add(block)
         definition = block.node
+        self._spend(budget.BLOCK + len(block.scope.values), node.callee_span, frame)
         if node.bang is not None:
             raise self.diagnostics.fail("S205", "a block does not run in place", node.bang, "leave out the `!`")
         if len(frame.trail) >= MAX_BLOCK_DEPTH:
@@ -411,20 +402,13 @@ class _Expansion:
                 "no more here",
                 notes=[f"in {step}" for step in layer.trail[-5:]],
             )
-            raise _Stop
+            raise Exhausted
+        blobs = len(layer.message.bottom) + len(layer.message.top)
+        self.diagnostics.spend(budget.LAYER + budget.BLOB * blobs, layer.place() or self.node.span, layer.trail)
         target.append(layer)
 
-    def _step(self, span: Span, frame: _Frame) -> None:
-        self.steps += 1
-        if self.steps > MAX_STEPS:
-            self.diagnostics.error(
-                "S006",
-                f"the net takes more than {MAX_STEPS:,} steps to expand",
-                span,
-                "no more here",
-                notes=[f"in {step}" for step in frame.trail[-5:]],
-            )
-            raise _Stop
+    def _spend(self, work: int, span: Span, frame: _Frame) -> None:
+        self.diagnostics.spend(work, span, frame.trail)
 
     def _automatic(self, frame: _Frame, type_name: str) -> str:
         stem = frame.prefix + type_name.lower()
@@ -440,6 +424,8 @@ class _Expansion:
         if dim == "_":
             return None
         value = frame.names().get(dim)
+        if value is not None and isinstance(value.data, Unknown):
+            raise Failed
         if value is None or isinstance(value.data, bool) or not isinstance(value.data, int):
             raise self.diagnostics.fail(
                 "S307", f"`{dim}` is no whole number", node.span, "a dimension is a number, a name or `_`"
@@ -449,12 +435,16 @@ class _Expansion:
     # Names
 
     def _text(self, frame: _Frame, name: ast.Name) -> str:
-        if name.literal is not None:
-            return name.literal
-        return "".join(
-            part if isinstance(part, str) else text(evaluate(part, frame.names(), self.diagnostics), self.diagnostics)
-            for part in name.parts
-        )
+        result = name.literal
+        if result is None:
+            result = "".join(
+                part
+                if isinstance(part, str)
+                else text(evaluate(part, frame.names(), self.diagnostics), self.diagnostics)
+                for part in name.parts
+            )
+        self._spend((len(frame.prefix) + len(result)) // budget.CHARACTERS, name.span, frame)
+        return result
 
     def _full(self, frame: _Frame, label: str, span: Span) -> str:
         if label == "self" and frame.outer is not None:
@@ -473,7 +463,8 @@ class _Expansion:
         """Gives a value a name; one that was taken should be another phase's, which the graph check looks into."""
         known = frame.labels.get(label)
         if known is not None and known.name == value.name:
-            value = Blob(value.name, tuple(dict.fromkeys((*known.producers, *value.producers))))
+            producers = dict.fromkeys((*known.producers, *value.producers))
+            value = Blob(value.name, tuple(producers)[-_MOST_PRODUCERS:])
         frame.labels[label] = value
         frame.label_spans[label] = span
         return value

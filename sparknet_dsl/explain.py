@@ -19,9 +19,10 @@ CATALOGUE: dict[str, str] = {
         "the file that names it: a model that someone else wrote must not read any file of your machine."
     ),
     "S006": (
-        "The net has more than 100,000 layers, or takes more than 400,000 steps to expand. Every program "
-        "ends, but blocks in blocks in loops multiply: the notes show the block uses that led to the "
-        "place."
+        "The net is too large. Every program ends, but blocks in blocks in loops multiply, and a few lines could keep "
+        "the machine busy for hours: a text of up to 10,000 characters may make about 10,000 layers, or 700,000 items "
+        "of lists; a longer text more, in proportion, up to 100,000 layers. The notes show the block uses that led to "
+        "the place."
     ),
     # Names and fields
     "S101": (
@@ -74,7 +75,11 @@ CATALOGUE: dict[str, str] = {
     "S207": ("Two layers or values of one name are active in the same phase. Weights are stored by layer name."),
     "S208": "A layer is active in a phase in which a blob that it reads does not exist.",
     "S209": "A warning: nothing reads this value, so the net gives it as an output.",
-    "S210": "A warning: this block is never used.",
+    "S210": (
+        "A warning: nothing reads this block, `let`, `option`, `default` or import. A `default` reaches from its place "
+        "to the end of the brace or file that it stands in: one that stands too low, or names the wrong type, changes "
+        "nothing."
+    ),
     # Shapes and parameters
     "S301": ("The layer refuses the shapes that it gets. The notes show them and the lines that they come from."),
     "S302": "Concat joins blobs along one axis; they must agree along all others.",

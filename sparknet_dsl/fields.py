@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from . import schema
+from . import budget, schema
 from .diagnostics import Diagnostics, Failed, Fix, Label, Span, closest, did_you_mean
 from .proto import caffe_pb2
 from .values import Field, Filler, Names, Record, Symbol, Value, describe, unknown_name
@@ -95,6 +95,7 @@ class Fields:
 
     def assign(self, message: Message, field: FieldDescriptor, value: Value) -> None:
         """Makes `value` the field's whole content; `none` clears it. Raises Failed."""
+        self.diagnostics.spend(budget.FIELD, value.span)
         message.ClearField(field.name)
         if isinstance(value.data, Symbol) and value.data.name == "none":
             return
@@ -117,7 +118,8 @@ class Fields:
             return (value,)
         if field.message_type is schema.SHAPE and any(not isinstance(item.data, tuple | Record) for item in value.data):
             return (value,)  # one shape: [64, 1, 28, 28] for [[64, 1, 28, 28]]
-        self.diagnostics.spend(len(value.data), value.span)
+        each = budget.FIELD if field.message_type is not None else budget.ITEM
+        self.diagnostics.spend(each * len(value.data), value.span)
         return value.data
 
     def _fill(self, message: Message, field: FieldDescriptor, value: Value) -> None:
@@ -204,7 +206,7 @@ class Fields:
 
     def _string(self, field: FieldDescriptor, value: Value) -> str:
         if isinstance(value.data, str):
-            self.diagnostics.spend(len(value.data), value.span)
+            self.diagnostics.spend(len(value.data) // budget.CHARACTERS, value.span)
             return value.data
         fix = None
         if isinstance(value.data, Symbol):

@@ -124,7 +124,7 @@ class _PhaseCheck:
             layer.broken = True
             return
         here = [producer for producer in bottom.producers if self._is_here(producer)]
-        if here and version.writer not in here and here[0] in self.names.values():
+        if here and version.writer not in here and self.names.get(here[0].message.name) is here[0]:
             self._overwritten(layer, index, bottom, here[0], version.writer)
         version.readers.append(layer)
 
@@ -255,6 +255,7 @@ class _PhaseCheck:
         """A value that nothing reads, in a net that has a loss, is more likely a slip than an output."""
         if not any(layer.info and layer.info.loss for layer in layers):
             return
+        read = {producer for layer in self.network.layers for blob in layer.bottoms for producer in blob.producers}
         for layer in _unread(layers):
             if (
                 layer.info
@@ -262,20 +263,15 @@ class _PhaseCheck:
                 and not layer.info.loss
                 and not layer.info.source
                 and not layer.message.loss_weight
+                and layer not in read
+                and "labels" not in layer.info.bottom_names
             ):
-                elsewhere = [other for other in self.network.layers if self._reads(other, layer)]
-                if not elsewhere and "labels" not in layer.info.bottom_names:
-                    top = layer.message.top[0]
-                    self.diagnostics.warn(
-                        "S209",
-                        f"nothing reads `{layer.message.name}`: it becomes an output of the net",
-                        layer.label_span,
-                        help=f"if it should not, end it with `{top} -> Silence`",
-                    )
-
-    @staticmethod
-    def _reads(reader: Layer, layer: Layer) -> bool:
-        return any(layer in bottom.producers for bottom in reader.bottoms)
+                self.diagnostics.warn(
+                    "S209",
+                    f"nothing reads `{layer.message.name}`: it becomes an output of the net",
+                    layer.label_span,
+                    help=f"if it should not, end it with `{layer.message.top[0]} -> Silence`",
+                )
 
 
 def _has_parameters(layer: Layer) -> bool:

@@ -76,6 +76,7 @@ def parse(source: Source, diagnostics: Diagnostics) -> ast.File:
     if len(source.text) > MAX_CHARACTERS:
         diagnostics.error("S004", f"{source.name} has more than {MAX_CHARACTERS:,} characters")
         return ast.File(everything, (), frozenset())
+    diagnostics.budget.characters += len(source.text)
     too_deep = _first_too_deep(source)
     if too_deep is not None:
         diagnostics.error("S003", f"nested more than {MAX_NESTING} levels deep", too_deep, "one bracket too many")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from google.protobuf.message import Message
 
 from . import expand, graph, schema, settings, variants
-from .diagnostics import Diagnostics, Failed, Source
+from .diagnostics import Diagnostics, Exhausted, Failed, Source
 from .errors import UsageError
 from .layers import Network
 from .parse import parse
@@ -258,7 +258,7 @@ def same(one: Message, other: Message) -> bool:
 def _program(text: str, diagnostics: Diagnostics) -> Program | None:
     try:
         program = resolve(parse(Source("", text), diagnostics), None, {}, lambda path, span: {}, diagnostics)
-    except Failed:
+    except (Failed, Exhausted):
         return None
     return None if diagnostics.has_errors else program
 
@@ -270,7 +270,7 @@ def _compiled(text: str, diagnostics: Diagnostics) -> Network | None:
         return None
     try:
         network = expand.expand(program, lambda base: None, diagnostics)  # type: ignore[arg-type, return-value]
-    except Failed:
+    except (Failed, Exhausted):
         return None
     if network is None or diagnostics.has_errors:
         return None

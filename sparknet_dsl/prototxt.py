@@ -1,5 +1,6 @@
 """Reads Caffe's own files, text or binary: nets and solvers, with errors that name file and line."""
 
+import os
 import pathlib
 import re
 from dataclasses import dataclass, field
@@ -148,10 +149,16 @@ def upgrade(message: Message, path: pathlib.Path, diagnostics: Diagnostics) -> N
 
 
 def resolve_net_path(solver_path: pathlib.Path, named: str) -> pathlib.Path | None:
-    """The net that a solver names: as Caffe takes it (from the working directory), else beside the solver."""
-    wanted = pathlib.Path(named)
-    for candidate in (wanted, solver_path.parent / wanted, solver_path.parent / wanted.name):
-        if candidate.is_file():
+    """The net that a solver names: as Caffe takes it, from the working directory, else beside the solver.
+
+    None where there is no such file below either folder: who compiles a solver that someone else wrote should not
+    thereby read any file of the machine.
+    """
+    folder = solver_path.parent
+    roots = [pathlib.Path(os.path.abspath(root)) for root in (pathlib.Path(), folder)]  # noqa: PTH100 - keeps links
+    for candidate in (pathlib.Path(named), folder / named, folder / pathlib.Path(named).name):
+        whole = pathlib.Path(os.path.abspath(candidate))  # noqa: PTH100
+        if any(whole.is_relative_to(root) for root in roots) and candidate.is_file():
             return candidate
     return None
 

@@ -12,7 +12,7 @@ from . import ast, schema
 from .diagnostics import Diagnostics, Failed, Fix, Label, Source, Span, closest, did_you_mean
 from .fields import Fields, LayerFields
 from .proto import caffe_pb2
-from .values import FUNCTIONS, Field, Names, Value, evaluate, evaluate_args, parse_define
+from .values import FUNCTIONS, Field, Names, Unknown, Value, evaluate, evaluate_args, parse_define
 
 MAX_IMPORTS = 100
 
@@ -126,7 +126,8 @@ def resolve(
             else:
                 program.sparks.append((item, scope))
         except Failed:
-            continue
+            if isinstance(item, ast.Let | ast.Option):
+                scope = scope.with_value(item.name, Value(item.name_span, Unknown()))
     for name in defines:
         if name not in options and name not in tree.broken:
             near = did_you_mean(closest(name, options))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import math
 import sys
+import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .library import Entry
 
 HEADINGS = ("layer", "type", "phase", "output", "parameters", "multiply-adds")
+RIGHT = HEADINGS[4:]  # numbers
 
 
 def rows(model: Model) -> list[tuple[str, str, str, str, int, int]]:
@@ -81,38 +82,60 @@ def dims(shape: Sequence[int] | None) -> str:
 
 
 def print_table(model: Model) -> None:
-    """Prints the table to standard output; in plain lines of any width where that is no terminal."""
-    from rich.console import Console
+    """Prints the table to standard output: folded and bold for a terminal, else in plain lines of any width."""
+    if sys.stdout.isatty():
+        from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 200).print(_table(model))
+        Console().print(_table(model))
+    else:
+        print(summary(model))
 
 
 def summary(model: Model) -> str:
     """The table as text."""
-    from rich.console import Console
+    cells = [HEADINGS, *_cells(model)]
+    widths = [max(_width(row[column]) for row in cells) for column in range(len(HEADINGS))]
+    lines = [_title(model)]
+    for row in cells:
+        padding = [" " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
+        padded = [
+            space + cell if heading in RIGHT else cell + space
+            for heading, cell, space in zip(HEADINGS, row, padding, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
 
-    out = io.StringIO()
-    Console(file=out, width=200, color_system=None).print(_table(model))
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+def _width(cell: str) -> int:
+    """Columns of a terminal that the text takes."""
+    return len(cell) + sum(unicodedata.east_asian_width(char) in "WF" for char in cell)
+
+
+def _title(model: Model) -> str:
+    phase = next(iter(model.reports), None)
+    batch = _batch(model.reports[phase]) if phase else None
+    return f"{model.name}, batches of {batch}" if batch else model.name
+
+
+def _cells(model: Model) -> list[tuple[str, ...]]:
+    """The table's rows as texts, the totals last."""
+    everything = rows(model)
+    result = [(*texts, number(parameters), number(work)) for *texts, parameters, work in everything]
+    return [*result, (f"{len(everything)} layers", "", "", "", *map(number, totals(model)))]
 
 
 def _table(model: Model) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    phase = next(iter(model.reports), None)
-    batch = _batch(model.reports[phase]) if phase else None
-    title = f"{model.name}, batches of {batch}" if batch else model.name
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(title=Text(_title(model)), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for heading in HEADINGS:
-        table.add_column(heading, justify="right" if heading in HEADINGS[4:] else "left", overflow="fold")
-    everything = rows(model)
-    for name, kind, phase, shape, parameters, work in everything:
-        table.add_row(*(Text(cell) for cell in (name, kind, phase, shape, number(parameters), number(work))))
-    parameters, work = totals(model)
+        table.add_column(heading, justify="right" if heading in RIGHT else "left", overflow="fold")
+    *layers, total = _cells(model)
+    for row in layers:
+        table.add_row(*(Text(cell) for cell in row))
     table.add_section()
-    total = f"{len(everything)} layers"
-    table.add_row(*(Text(cell, style="bold") for cell in (total, "", "", "", number(parameters), number(work))))
+    table.add_row(*(Text(cell, style="bold") for cell in total))
     return table
 
 
@@ -136,7 +159,7 @@ def print_library(library: Sequence[Entry]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("name", "what", "parameters", "multiply-adds"):
-        right = heading in HEADINGS
+        right = heading in RIGHT
         table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
     for entry in library:
         cells = (entry.name, entry.what, number(entry.parameters), number(entry.multiply_adds))

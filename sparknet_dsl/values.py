@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import ast
-from .diagnostics import ITEM_WORK, Diagnostics, Fix, Span, closest, did_you_mean
+from . import ast, budget
+from .diagnostics import Diagnostics, Failed, Fix, Span, closest, did_you_mean
 
 MAX_SIZE = 100_000  # of a list, its lists counted in, and of a string
 MAX_INTEGER = 2**63
@@ -17,6 +17,11 @@ class Symbol:
     """A name that is not defined: an enum's value such as MAX, a filler such as xavier, `none` or `_`."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What a name is worth whose definition failed: whatever uses it fails, too, without another word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class Value:
     """What an expression is worth, and where it stands. A list holds Values; `size` counts all that it holds."""
 
     span: Span
-    data: "int | float | bool | str | Symbol | Filler | Record | tuple[Value, ...]"
+    data: "int | float | bool | str | Symbol | Unknown | Filler | Record | tuple[Value, ...]"
     size: int = 1
 
 
@@ -82,15 +87,18 @@ def evaluate_args(args: tuple[ast.Argument, ...], names: Names, diagnostics: Dia
 
 
 def evaluate(node: ast.Expression, names: Names, diagnostics: Diagnostics) -> Value:
-    """The value of an expression under `names`; raises Failed, having reported why."""
+    """The value of an expression under `names`; raises Failed, having reported why, or Exhausted."""
     if isinstance(node, ast.Constant):
         return Value(node.span, node.value)
     if isinstance(node, ast.Variable):
         known = names.get(node.name)
+        if known is not None and isinstance(known.data, Unknown):
+            raise Failed
         return Value(node.span, Symbol(node.name)) if known is None else Value(node.span, known.data, known.size)
     if isinstance(node, ast.ListOf):
         return _list(node.span, tuple(evaluate(item, names, diagnostics) for item in node.items), diagnostics)
     if isinstance(node, ast.Record):
+        diagnostics.spend(budget.FIELD * len(node.fields), node.span)
         return Value(node.span, Record(evaluate_args(node.fields, names, diagnostics)))
     if isinstance(node, ast.Conditional):
         branch: ast.Expression = node
@@ -122,7 +130,7 @@ def truth(value: Value, diagnostics: Diagnostics) -> bool:
 def items(value: Value, diagnostics: Diagnostics) -> tuple[Value, ...]:
     """What `for` runs over: a list's items, a string's characters; raises Failed."""
     if isinstance(value.data, str):
-        diagnostics.spend(ITEM_WORK * len(value.data), value.span)
+        diagnostics.spend(budget.ITEM * len(value.data), value.span)
         return tuple(Value(value.span, char) for char in value.data)
     if not isinstance(value.data, tuple):
         raise diagnostics.fail("S114", "`for` wants a list", value.span, f"this is {describe(value)}")
@@ -132,7 +140,7 @@ def items(value: Value, diagnostics: Diagnostics) -> tuple[Value, ...]:
 def text(value: Value, diagnostics: Diagnostics) -> str:
     """What an interpolation `{value}` puts into a name; raises Failed."""
     data = value.data
-    diagnostics.spend(ITEM_WORK + (len(data) if isinstance(data, str) else 0), value.span)
+    diagnostics.spend(budget.ITEM + (len(data) // budget.CHARACTERS if isinstance(data, str) else 0), value.span)
     if isinstance(data, str):
         return data
     if isinstance(data, int) and not isinstance(data, bool):
@@ -149,7 +157,7 @@ def _close(value: Value) -> str:
 
 
 def _list(span: Span, data: tuple[Value, ...], diagnostics: Diagnostics) -> Value:
-    diagnostics.spend(ITEM_WORK * len(data), span)
+    diagnostics.spend(budget.ITEM * len(data), span)
     size = 1 + sum(item.size for item in data)
     if size > MAX_SIZE:
         raise diagnostics.fail("S004", f"a list of more than {MAX_SIZE:,} items", span)
@@ -194,7 +202,7 @@ def _chained(node: ast.Chained, names: Names, diagnostics: Diagnostics) -> Value
         elif operator == "+" and isinstance(left.data, str) and isinstance(right.data, str):
             if len(left.data) + len(right.data) > MAX_SIZE:
                 raise diagnostics.fail("S004", f"a string of more than {MAX_SIZE:,} characters", span)
-            diagnostics.spend(len(left.data) + len(right.data), span)
+            diagnostics.spend((len(left.data) + len(right.data)) // budget.CHARACTERS, span)
             left = Value(span, left.data + right.data)
         elif operator == "+" and isinstance(left.data, tuple) and isinstance(right.data, tuple):
             left = _list(span, left.data + right.data, diagnostics)
@@ -219,7 +227,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def _compare(span: Span, operator: str, left: Value, right: Value, diagnostics: Diagnostics) -> Value:
-    diagnostics.spend(ITEM_WORK * (left.size + right.size), span)
+    diagnostics.spend(budget.ITEM * (left.size + right.size), span)
     a, b = plain(left), plain(right)
     if operator in ("==", "!="):
         same_kind = isinstance(a, bool) == isinstance(b, bool)
@@ -257,7 +265,7 @@ def _range(node: ast.FunctionCall, args: list[Value], diagnostics: Diagnostics) 
     # len() overflows beyond 64 bits of range, the subtraction does not.
     if abs(numbers.stop - numbers.start) // abs(numbers.step) > MAX_SIZE:
         raise diagnostics.fail("S004", f"a list of more than {MAX_SIZE:,} items", node.span)
-    diagnostics.spend(ITEM_WORK * len(numbers), node.span)
+    diagnostics.spend(budget.ITEM * len(numbers), node.span)
     return Value(node.span, tuple(Value(node.span, number) for number in numbers), 1 + len(numbers))
 
 

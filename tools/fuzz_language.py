@@ -1,9 +1,10 @@
-"""Throws random and mutated texts at the compiler, the importer and the formatter.
+"""Throws texts at the compiler, the importer and the formatter: small programs that ask for much, and random ones.
 
 python tools/fuzz_language.py [SECONDS [SEED]]
 
 Each must answer with a result or with a ModelError, for a text of less than 10 kB within LIMIT_SECONDS of CPU; anything
-else is printed with the text, and the exit status is 1. Memory is bounded for the whole process.
+else is printed with the text, and the exit status is 1. Memory is bounded for the whole process. First the programs of
+HOSTILE run, each in a process of its own, with the time and the memory that they take.
 """
 
 import functools
@@ -81,6 +82,64 @@ PIECES = [
 ]
 
 
+NET = "net N { data: Input([8, 3, 16, 16])\n"
+
+
+def _doubling(first: str, again: str, times: int) -> str:
+    """Definitions of a0 to a`times`, each made of two of the one before."""
+    lines = [f"let a0 = {first}", *(f"let a{i + 1} = {again.replace('x', f'a{i}')}" for i in range(times))]
+    return "\n".join(lines) + "\n"
+
+
+def _blocks(body: str, times: int) -> str:
+    """Blocks b0 to b`times`; `body` is the use of the block before, as `B`."""
+    lines = ["block x -> b0() { x -> r: ReLU }"]
+    lines += [f"block x -> b{i + 1}() {{ x -> {body.replace('B', f'b{i}()')} }}" for i in range(times)]
+    return "\n".join(lines) + "\n"
+
+
+# Each is shorter than 10 kB and would, unbounded, take minutes or gigabytes.
+HOSTILE = {
+    "many ranges": "".join(f"let a{i} = range(100000)\n" for i in range(300)) + NET + "}",
+    "comparing large lists": _doubling("[1, 2, 3]", "[x, x]", 14)
+    + "".join(f"let b{i} = a14 == a14\n" for i in range(300))
+    + NET
+    + "}",
+    "long names made in a loop": _doubling('"xxxxxxxxxx"', "x + x", 13)
+    + NET
+    + "data -> for i in range(5000) { `{a13}{i}`: ReLU } }",
+    "long names in a loop": NET + "data -> for i in range(9990) { `" + "x" * 3000 + "{i}`: ReLU } }",
+    "doubling strings": _doubling('"xxxxxxxxxx"', "x + x", 40) + NET + "}",
+    "numbers that double": _doubling("10", "x * x", 60) + NET + "}",
+    "a range beyond memory": "let a = range(1000000000)\n" + NET + "}",
+    "many parameters": NET + "data -> InnerProduct(3, lr_mult=range(99999)) }",
+    "loops in loops": NET + "data -> for i in range(300) { for j in range(400) { `a{i}_{j}`: ReLU } } }",
+    "a loop of layers": NET + "data -> for i in range(99999) { `a{i}`: ReLU } }",
+    "as many layers as may be": NET + "data -> for i in range(9000) { `a{i}`: Convolution(8, 3, pad=1) } }",
+    "a loop of one name": NET + "data -> for i in range(9000) { a: ReLU } }",
+    "doubling blocks": _blocks("p: B -> q: B", 20) + NET + "data -> z: b20() }",
+    "blocks that hold nothing": _blocks("B -> B", 40).replace("-> r: ReLU ", "") + NET + "data -> b40() }",
+    "blocks of long names": _blocks("p" * 200 + ": B -> " + "q" * 200 + ": B", 13) + NET + "data -> z: b13() }",
+    "a split into thousands": "block x -> f(n) { x -> `a{n}`: ReLU\n x -> `b{n}`: ReLU }\n"
+    + NET
+    + "data -> for i in range(30000) { f(i) } }",
+    "one blob read by all": NET + 'data -> for i in range(9000) { `a{i}`: ReLU(bottom=["data"]) } }',
+    "many bottoms": "let b = ["
+    + '"data", ' * 1000
+    + "]\n"
+    + NET
+    + "data -> for i in range(9000) { `c{i}`: Concat(bottom=b) } }",
+    "many rules": NET + "data -> for i in range(9000) { `a{i}`: ReLU(include=[" + "{phase=TRAIN}, " * 300 + "]) } }",
+    "many fields": NET
+    + "data -> for i in range(9000) { `a{i}`: InnerProduct(3, lr_mult=[1, 2], weight_filler=gaussian(0.1)) } }",
+    "an error in each of thousands": NET + "data -> for i in range(9990) { `a{i}`: Convolution(3, 3)! } }",
+    "a thousand errors of the engine": NET + "data -> for i in range(9990) { `a{i}`: Pooling(MAX, 99) } }",
+    "many values in scope": "".join(f"let a{i} = {i}\n" for i in range(600))
+    + NET
+    + "data -> for i in range(99999) { if i < 0 { r: ReLU } } }",
+}
+
+
 def seeds() -> list[tuple[str, str]]:
     """Texts to start from, with their kind: the models and the cases of the tests."""
     found = [path for folder in ("models", "tests/language") for path in (ROOT / folder).rglob("*.snet")]
@@ -147,9 +206,25 @@ def _answered(call: Callable[[], object]) -> None:
         assert str(error)
 
 
+def measure(name: str) -> str:
+    """What one program of HOSTILE takes, and what is said about it."""
+    begin = time.process_time()
+    said = "compiles"
+    try:
+        compile_text(HOSTILE[name])
+    except ModelError as error:
+        said = str(error).splitlines()[0]
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    return f"{name:<32} {time.process_time() - begin:5.2f} s {used:4} MB  {said[:60]}"
+
+
 if __name__ == "__main__":
+    import multiprocessing
     import tempfile
 
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for line in pool.imap(measure, HOSTILE, chunksize=1):
+            print(line)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     with tempfile.TemporaryDirectory() as made:
         found = run(

@@ -4,11 +4,26 @@
 
 namespace sparknet {
 
-Message::Message() : schema_(std::make_shared<MessageSchema>()) {}
+Message::Message() {
+  static const auto none = std::make_shared<const MessageSchema>();
+  schema_ = none;
+}
+
+FieldValue& Message::field(const std::string& name) {
+  using Fields = std::map<std::string, FieldValue>;
+  if (!fields_) {
+    fields_ = std::make_shared<Fields>();
+  } else if (fields_.use_count() > 1) {
+    fields_ = std::make_shared<Fields>(*fields_);
+  }
+  return (*fields_)[name];
+}
 
 const FieldValue& Message::value(const std::string& name) const {
-  const auto written = fields_.find(name);
-  if (written != fields_.end()) return written->second;
+  if (fields_) {
+    const auto written = fields_->find(name);
+    if (written != fields_->end()) return written->second;
+  }
   const auto preset = schema_->defaults.find(name);
   if (preset != schema_->defaults.end()) return preset->second;
   throw std::logic_error(schema_->name + " has no field " + name);

@@ -27,13 +27,14 @@ struct MessageSchema {
   std::map<std::string, std::shared_ptr<const MessageSchema>> children;
 };
 
+// Copies share their fields until one of them is written to: a net's message is copied layer by layer.
 class Message {
  public:
   Message();
   explicit Message(std::shared_ptr<const MessageSchema> schema) : schema_(std::move(schema)) {}
 
   // Building, for the binding and for the net's automatic Split layers.
-  FieldValue& field(const std::string& name) { return fields_[name]; }
+  FieldValue& field(const std::string& name);
 
   // An empty message of this type, and of the type that field `name` has.
   Message empty_like() const { return Message(schema_); }
@@ -41,7 +42,7 @@ class Message {
 
   const std::string& type_name() const { return schema_->name; }
   // Whether the field was written (a repeated one: is not empty).
-  bool has(const std::string& name) const { return fields_.count(name) != 0; }
+  bool has(const std::string& name) const { return fields_ && fields_->count(name) != 0; }
 
   // The value, or the default. Asking for a field that the type does not have throws std::logic_error.
   int64_t integer(const std::string& name) const;
@@ -58,7 +59,7 @@ class Message {
   const FieldValue& value(const std::string& name) const;
 
   std::shared_ptr<const MessageSchema> schema_;
-  std::map<std::string, FieldValue> fields_;
+  std::shared_ptr<std::map<std::string, FieldValue>> fields_;             // null: none
   mutable std::map<std::string, std::shared_ptr<const Message>> absent_;  // made on first use
 };
 

@@ -22,11 +22,16 @@ class InfogainLossLayer : public Layer {
     if (param().message("loss_param").has("normalize")) {
       fail(ErrorKind::kField, "`normalize` is not for InfogainLoss; write `normalization`");
     }
-    const std::string& source = param().message("infogain_loss_param").text("source");
-    if (bottom.size() > 2) return;
-    if (source.empty())
+    fed_ = bottom.size() > 2;
+    if (!fed_ && source().empty())
       fail(ErrorKind::kField, "the matrix is missing: give a third bottom, or infogain_loss_param.source");
-    matrix_ = read_blob_file(source);
+  }
+
+  // Not in setup: the compiler's dry run opens no file that a net names.
+  void begin(const Blobs&) override {
+    if (fed_) return;
+    matrix_ = read_blob_file(source());
+    check_matrix(static_cast<int64_t>(matrix_.size()));
   }
 
   void reshape(const Blobs& bottom, const Blobs& top) override {
@@ -35,13 +40,10 @@ class InfogainLossLayer : public Layer {
     const int axis = canonical_axis(shape, param().message("infogain_loss_param").integer("axis"));
     view_ = {count(shape, 0, axis), shape[axis], count(shape, axis + 1, static_cast<int>(shape.size()))};
     check_labels_shape(*bottom[0], *bottom[1], axis);
-    const bool fed = bottom.size() > 2;
-    const int64_t got = fed ? bottom[2]->count() : static_cast<int64_t>(matrix_.size());
-    if (got != view_.channels * view_.channels) {
-      throw Error(ErrorKind::kShape,
-                  join("the matrix must be ", view_.channels, " × ", view_.channels, " for ", view_.channels,
-                       " classes; it has ", got, " values"),
-                  fed ? 2 : -1);
+    if (fed_) {
+      check_matrix(bottom[2]->count());
+    } else if (!matrix_.empty()) {
+      check_matrix(static_cast<int64_t>(matrix_.size()));
     }
     probability_.reshape(shape);
     top[0]->reshape({});
@@ -68,7 +70,7 @@ class InfogainLossLayer : public Layer {
 
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
     if (propagate_down[1]) fail_label_gradient(bottom);
-    if (bottom.size() > 2 && propagate_down[2]) {
+    if (fed_ && propagate_down[2]) {
       throw Error(ErrorKind::kState,
                   join("there is no gradient with respect to the matrix `", bottom[2]->name,
                        "`, but force_backward or a layer below asks for one; write propagate_down into the layer"),
@@ -96,7 +98,7 @@ class InfogainLossLayer : public Layer {
   template <typename Body>
   void for_items(const Blobs& bottom, const Body& body) const {
     const float* labels = bottom[1]->data.read();
-    const float* matrix = bottom.size() > 2 ? bottom[2]->data.read() : matrix_.data();
+    const float* matrix = fed_ ? bottom[2]->data.read() : matrix_.data();
     for (int64_t i = 0; i < view_.outer * view_.inner; ++i) {
       const int64_t first = i / view_.inner * view_.channels * view_.inner + i % view_.inner;
       const int64_t label = to_label(labels[i]);
@@ -109,9 +111,20 @@ class InfogainLossLayer : public Layer {
     }
   }
 
+  const std::string& source() const { return param().message("infogain_loss_param").text("source"); }
+
+  void check_matrix(int64_t got) const {
+    if (got == view_.channels * view_.channels) return;
+    throw Error(ErrorKind::kShape,
+                join("the matrix must be ", view_.channels, " × ", view_.channels, " for ", view_.channels,
+                     " classes; it has ", got, " values"),
+                fed_ ? 2 : -1);
+  }
+
   double normalizer() const { return rule_.normalizer(view_.outer * view_.inner, view_.outer, valid_); }
 
   const LossRule rule_;
+  bool fed_ = false;  // the matrix is a bottom
   SoftmaxView view_{};
   std::vector<float> matrix_;  // of the file
   Tensor probability_;

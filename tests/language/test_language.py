@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from sparknet_dsl import Model, compile_file, compile_text, expand
+from sparknet_dsl import Model, budget, compile_file, compile_text, expand
 from sparknet_dsl.errors import ModelError
 from sparknet_dsl.proto import caffe_pb2, sparknet_pb2
 
@@ -357,12 +357,19 @@ def test_the_number_of_layers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert codes(text) == ["S006"]
 
 
-def test_empty_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expand, "MAX_STEPS", 5000)
+def test_empty_work_is_bounded() -> None:
     blocks = ["block x -> b0() { x }"] + [
         f"block x -> b{i}() {{ x -> b{i - 1}() -> b{i - 1}() }}" for i in range(1, 40)
     ]
     assert codes("\n".join(blocks) + "\nnet N { data: Input([1])\ndata -> b39() }") == ["S006"]
+
+
+def test_a_longer_text_may_make_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "BASE", 20_000)
+    monkeypatch.setattr(budget, "FREE_CHARACTERS", 200)
+    text = "net N { data: Input([1])\ndata -> for i in range(300) { `r{i}`: ReLU } }"
+    assert codes(text) == ["S006"]
+    assert len(compile_text(text + "# a comment" * 100).net.layer) == 301
 
 
 def test_deep_blocks_are_bounded() -> None:
