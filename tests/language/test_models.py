@@ -12,6 +12,7 @@ from shared import shared
 from sparknet_dsl import compile_file, library, load
 from sparknet_dsl.cli import compile_command
 from sparknet_dsl.errors import ModelError
+from sparknet_dsl.format import format_text
 from sparknet_dsl.proto import caffe_pb2
 from sparknet_dsl.proto.upgrade import upgrade_net
 from sparknet_dsl.table import costs
@@ -113,6 +114,12 @@ def test_model_compiles(name: str) -> None:
     assert {layer.type for layer in fed} == {"Input"}
     if name in ORIGINALS:
         assert all(layer.data_param.source for layer in fed)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_laid_out_as_the_formatter_would(name: str) -> None:
+    text = (MODELS / f"{name}.snet").read_text(encoding="utf-8")
+    assert format_text(text) == text
 
 
 @pytest.mark.parametrize("name", NAMES)
