@@ -4,7 +4,7 @@ import bisect
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from .budget import Budget
 from .errors import ModelError
@@ -117,10 +117,19 @@ class Diagnostic:
     message: str
     span: Span | None = None
     label: str = ""
-    secondary: tuple[Label, ...] = ()
-    notes: tuple[str, ...] = ()
+    secondary: Sequence[Label] = ()
+    notes: Sequence[str] = ()
     help: str | None = None
     fix: Fix | None = None
+
+
+class _More(TypedDict, total=False):
+    """The fields of a Diagnostic that few have."""
+
+    secondary: Sequence[Label]
+    notes: Sequence[str]
+    help: str | None
+    fix: Fix | None
 
 
 class Failed(Exception):  # noqa: N818 - control flow, never seen outside the compiler
@@ -148,51 +157,18 @@ class Diagnostics:
             self._seen.add(key)
             self.found.append(diagnostic)
 
-    def error(
-        self,
-        code: str,
-        message: str,
-        span: Span | None = None,
-        label: str = "",
-        *,
-        secondary: Sequence[Label] = (),
-        notes: Sequence[str] = (),
-        help: str | None = None,
-        fix: Fix | None = None,
-    ) -> None:
+    def error(self, code: str, message: str, span: Span | None = None, label: str = "", **more: Unpack[_More]) -> None:
         """Adds an error."""
-        self.add(Diagnostic(code, "error", message, span, label, tuple(secondary), tuple(notes), help, fix))
+        self.add(Diagnostic(code, "error", message, span, label, **more))
 
-    def fail(
-        self,
-        code: str,
-        message: str,
-        span: Span | None = None,
-        label: str = "",
-        *,
-        secondary: Sequence[Label] = (),
-        notes: Sequence[str] = (),
-        help: str | None = None,
-        fix: Fix | None = None,
-    ) -> Failed:
+    def fail(self, code: str, message: str, span: Span | None = None, label: str = "", **more: Unpack[_More]) -> Failed:
         """Adds an error; the caller raises what it returns, and so abandons the statement."""
-        self.error(code, message, span, label, secondary=secondary, notes=notes, help=help, fix=fix)
+        self.error(code, message, span, label, **more)
         return Failed()
 
-    def warn(
-        self,
-        code: str,
-        message: str,
-        span: Span | None = None,
-        label: str = "",
-        *,
-        secondary: Sequence[Label] = (),
-        notes: Sequence[str] = (),
-        help: str | None = None,
-        fix: Fix | None = None,
-    ) -> None:
+    def warn(self, code: str, message: str, span: Span | None = None, label: str = "", **more: Unpack[_More]) -> None:
         """Adds a warning."""
-        self.add(Diagnostic(code, "warning", message, span, label, tuple(secondary), tuple(notes), help, fix))
+        self.add(Diagnostic(code, "warning", message, span, label, **more))
 
     def spend(self, work: int, span: Span, trail: Sequence[str] = ()) -> None:
         """Counts work (see budget.py); raises Exhausted, having reported it, when the text may not ask for so much.

@@ -210,7 +210,7 @@ def texts(draw: st.DrawFn) -> str:
     return "".join(out)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(texts())
 def test_formatting_keeps_the_meaning_and_settles_at_once(text: str) -> None:
     once = format_text(text)

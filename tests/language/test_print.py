@@ -227,13 +227,13 @@ def nets(draw: st.DrawFn) -> caffe_pb2.NetParameter:
     return message
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(nets())
 def test_any_net_can_be_printed(message: caffe_pb2.NetParameter) -> None:
     assert to_snet(message)  # which compares what it prints with the message
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(messages(caffe_pb2.SolverParameter, 2))
 def test_any_solver_can_be_printed(message: caffe_pb2.SolverParameter) -> None:
     assert to_snet(None, message)

@@ -15,7 +15,7 @@ from sparknet_dsl.emit import to_text
 from sparknet_dsl.errors import ModelError
 from sparknet_dsl.proto import caffe_pb2
 
-RELAXED = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+RELAXED = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FLOATS = st.floats(width=32, allow_nan=False)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
@@ -189,7 +189,7 @@ PIECES = [
 ]
 
 
-@settings(RELAXED, max_examples=500)
+@RELAXED
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=3)), max_size=25))
 def test_any_text_is_answered(pieces: list[str]) -> None:
     try:
