@@ -23,8 +23,9 @@ class DataLayers:
     """The layers of a net that read or write files, and MemoryData layers.
 
     Files are opened here, at the net's construction, as Caffe does; those of layers that the phase, level or stages
-    leave out are not touched. Each net has its own place in them. `shapes` has the shapes of the tops that are read.
-    Raises LayerError, with the file, the reason and what to do, when a source cannot be read.
+    leave out are not touched. Each net has its own place in them. `shapes` has the shapes of the tops that are read and,
+    after `attach`, `read_tops` their places among the blobs. Raises LayerError, with the file, the reason and what to
+    do, when a source cannot be read.
 
     Batches are made ahead, in a thread for each layer, which ends with this object.
     """
@@ -34,6 +35,7 @@ class DataLayers:
         self._readers: dict[int, _Reader] = {}  # by the layer's place in the message
         self._writers: dict[int, _Writer] = {}
         self._memories: dict[int, _Memory] = {}
+        self.read_tops: set[int] = set()
         # Places in the built net, with the blobs: tops of readers and memories, bottoms of writers.
         self._fed: list[tuple[int, _Reader | _Memory, list[int]]] = []
         self._written: list[tuple[int, _Writer, list[int]]] = []
@@ -42,7 +44,7 @@ class DataLayers:
         report = check_net(net, phase, level=level, stages=stages)
         # What is wrong without looking at files the net's construction says.
         wrong = {problem.index for problem in report.problems}
-        for index in {found.index for found in report.layers} - wrong - {-1}:
+        for index in sorted({found.index for found in report.layers} - wrong - {-1}):
             layer = net.layer[index]
             if layer.type == "HDF5Output":
                 self._writers[index] = _Writer(layer.hdf5_output_param.file_name)
@@ -59,15 +61,12 @@ class DataLayers:
         for place, (index, _, _, bottoms, tops, _) in enumerate(net.layers()):
             if index in feeders:
                 self._fed.append((place, feeders[index], tops))
+                if index in self._readers:
+                    self.read_tops.update(tops)
             elif index in self._writers:
                 self._written.append((place, self._writers[index], bottoms))
         if self._fed or self._written:
             net.data_layers = self
-
-    @property
-    def tops(self) -> set[int]:
-        """The blobs that are read from files."""
-        return {top for _, feeder, tops in self._fed if isinstance(feeder, _Reader) for top in tops}
 
     def fill(self, net: _native.Net, begin: int, end: int) -> None:
         """Writes the next batches into the tops of the layers [begin, end); raises LayerError."""
@@ -102,7 +101,6 @@ class _Reader:
             if layer.data_param.prefetch < 1:
                 raise DataError("prefetch must be at least 1")
             stream = open_stream(layer, phase, seed)
-            assert stream is not None
             self.shapes = stream.shapes
             self._batches = Prefetcher(stream.batches, layer.data_param.prefetch, f"data layer {layer.name}")
 

@@ -42,11 +42,18 @@ def reading(path: str | os.PathLike[str], error: type[SparkNetError]) -> Iterato
 
 
 def floats(dataset: Any, where: str, error: type[SparkNetError]) -> Array:
-    """The values of an h5py.Dataset of numbers as float32; raises `error`, beginning with `where`, for other things."""
+    """The values of an h5py.Dataset of numbers as float32.
+
+    Raises `error`, beginning with `where`, for other things, and for more values than the machine has memory for.
+    """
     import h5py
 
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiu" or dataset.shape is None:
         raise error(f"{where} is no dataset of numbers")
+    # Linux grants more memory than there is, and kills the process when it is used.
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if dataset.size * max(dataset.dtype.itemsize, 4) > physical:
+        raise error(f"{where} has {dataset.size:,} values, more than fit into this machine's memory")
     return np.asarray(dataset[()], np.float32)
 
 

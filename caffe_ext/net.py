@@ -39,10 +39,13 @@ class Net:
     function of `seed`; without one, of chance. Also, as in old pycaffe: Net(source, weights, phase).
 
     `blobs` (by name, in order of making) and `params` (by layer) hold Blobs, whose `data` and `diff` are live views.
-    `inputs` are the tops of source layers, `outputs` the blobs that no layer reads, in alphabetical order. Automatic
-    Splits appear among layers and blobs under Caffe's names.
+    `inputs` are the tops of source layers that the caller feeds, `outputs` the blobs that no layer reads, in
+    alphabetical order. Automatic Splits appear among layers and blobs under Caffe's names.
 
-    Raises LayerError, naming the layer, for what the engine refuses, EngineError for a file that cannot be read.
+    Data layers that name a source read it, a batch before each pass; those without one are fed by the caller.
+
+    Raises LayerError, naming the layer, for what the engine refuses and for data that cannot be read, EngineError for a
+    net's file that cannot be read.
     A net serves one thread at a time; another one is refused while it computes.
     """
 
@@ -87,7 +90,7 @@ class Net:
         )
         self.bottom_names = OrderedDict((name, [names[i] for i in ids]) for _, name, _, ids, _, _ in layers)
         self.top_names = OrderedDict((name, [names[i] for i in ids]) for _, name, _, _, ids, _ in layers)
-        self.inputs: list[str] = [names[i] for i in self._native.inputs() if i not in data_layers.tops]
+        self.inputs: list[str] = [names[i] for i in self._native.inputs() if i not in data_layers.read_tops]
         self.outputs: list[str] = [names[i] for i in self._native.outputs()]
         self.loss = math.nan  # of the last forward pass
         self._take_blobs()

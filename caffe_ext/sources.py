@@ -36,14 +36,13 @@ class Stream(NamedTuple):
     batches: Iterator[Batch]
 
 
-def open_stream(layer: caffe_pb2.LayerParameter, phase: int, seed: int) -> Stream | None:
-    """The stream of a data layer that names a source; None for other layers.
+def open_stream(layer: caffe_pb2.LayerParameter, phase: int, seed: int) -> Stream:
+    """The stream of a data layer, one that names a source (`source_of`).
 
     Opens the files and looks at the first record, as Caffe does. Raises DataError, which names the file (and, from the
     batches on, the record), or EngineError for a transform_param that does not fit.
     """
-    opener = _OPENERS.get(layer.type)
-    return opener(layer, phase, derive(seed, layer.name)) if opener and source_of(layer) else None
+    return _OPENERS[layer.type](layer, phase, derive(seed, layer.name))
 
 
 def source_of(layer: caffe_pb2.LayerParameter) -> str:

@@ -63,7 +63,7 @@ def save(
     folder = folder.absolute()
     model, history = solver.snapshot(str(folder / name))
     files = [pathlib.Path(model), pathlib.Path(history)]
-    stem = files[0].name.removesuffix(".h5").removesuffix(".caffemodel")
+    stem = files[0].name.removesuffix(".caffemodel")
     if config.momentum == "LOCAL":
         path = folder / f"{stem}.history.npy"
         with atomic_path(path) as temporary, temporary.open("wb") as file:

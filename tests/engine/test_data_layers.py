@@ -502,6 +502,11 @@ def test_hdf5_files_that_do_not_fit(tmp_path: pathlib.Path) -> None:
         file["t"] = "text"
     with pytest.raises(LayerError, match=r"0\.h5: `t` is no dataset of numbers"):
         net_of(hdf5_layer(source))
+    with h5py.File(tmp_path / "0.h5", "a") as file:
+        del file["t"]
+        file.create_dataset("t", (10**15,), "f4", chunks=(1000,))  # none of it is stored
+    with pytest.raises(LayerError, match=r"0\.h5: `t` has 1,000,000,000,000,000 values, more than fit"):
+        net_of(hdf5_layer(source))
     whole = (tmp_path / "1.h5").read_bytes()
     (tmp_path / "0.h5").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(LayerError, match=r"0\.h5 is no HDF5 file that can be read, or is damaged"):
