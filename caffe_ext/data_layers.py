@@ -23,8 +23,8 @@ class DataLayers:
     """The layers of a net that read or write files, and MemoryData layers.
 
     Files are opened here, at the net's construction, as Caffe does; those of layers that the phase, level or stages
-    leave out are not touched. Each net has its own place in them. `shapes` has the shapes of the tops that are read and,
-    after `attach`, `read_tops` their places among the blobs. Raises LayerError, with the file, the reason and what to
+    leave out are not touched. Each net has its own place in them. `shapes` has the shapes of the tops that are read,
+    `read_tops` their places among the blobs, after `attach`. Raises LayerError, with the file, the reason and what to
     do, when a source cannot be read.
 
     Batches are made ahead, in a thread for each layer, which ends with this object.

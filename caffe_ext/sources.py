@@ -155,6 +155,7 @@ def _data(layer: caffe_pb2.LayerParameter, phase: int, seed: int) -> Stream:
 def _data_records(source: str, backend: str, color: bool | None, skipped: int) -> Iterator[_Record]:
     with open_database(source, backend) as database:
         seen = 0
+        warned = False
         while True:
             before = seen
             for key, value in database:
@@ -164,6 +165,9 @@ def _data_records(source: str, backend: str, color: bool | None, skipped: int) -
                 name = f"record {key.decode(errors='backslashreplace')} of {source}"
                 with _naming(name):
                     pixels, label = read_datum(value, color=color)
+                if color is not None and pixels.shape[0] != (3 if color else 1) and not warned:
+                    _log.warning("%s: force_color and force_gray change encoded images only, as in Caffe", name)
+                    warned = True
                 yield _Record(name, pixels, label)
             if seen == before:
                 raise DataError(f"{source} holds no records")

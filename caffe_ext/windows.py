@@ -80,7 +80,8 @@ def window_batches(
             f"context_pad {fields.context_pad} on both sides leaves nothing of crop_size {transform.crop_size}"
         )
     windows = read_windows(fields)
-    foreground = int(fields.batch_size * np.float32(fields.fg_fraction))
+    # In single precision, as in Caffe: of ten 0.7 are seven.
+    foreground = int(np.float32(fields.batch_size) * np.float32(fields.fg_fraction))
     if not 0 <= foreground <= fields.batch_size:
         raise DataError(f"fg_fraction must lie between 0 and 1; it is {fields.fg_fraction:g}")
     counts = (fields.batch_size - foreground, foreground)
@@ -134,8 +135,8 @@ def cut(image: Pixels, window: Window, size: int, context: int, square: bool, mi
         _check_inside(image, (x1, y1, x2, y2), window)
         return Patch(_warp(image, (x1, y1, x2, y2), size, size, mirrored), 0, 0)
     scale = np.float32(size) / np.float32(size - 2 * context)
-    half_width, half_height = np.float32(x2 - x1 + 1) / 2, np.float32(y2 - y1 + 1) / 2
-    center_x, center_y = x1 + half_width, y1 + half_height
+    half_width, half_height = np.float32((x2 - x1 + 1) / 2), np.float32((y2 - y1 + 1) / 2)
+    center_x, center_y = np.float32(x1) + half_width, np.float32(y1) + half_height
     if square:
         half_width = half_height = max(half_width, half_height)
     x1, x2 = _round(center_x - half_width * scale), _round(center_x + half_width * scale)
@@ -146,7 +147,8 @@ def cut(image: Pixels, window: Window, size: int, context: int, square: bool, mi
     _check_inside(image, inside, window)
     width = _round(np.float32(inside[2] - inside[0] + 1) * scale_x)
     height = _round(np.float32(inside[3] - inside[1] + 1) * scale_y)
-    left, top = _round(outside[2 if mirrored else 0] * scale_x), _round(outside[1] * scale_y)
+    left = _round(np.float32(outside[2 if mirrored else 0]) * scale_x)
+    top = _round(np.float32(outside[1]) * scale_y)
     # Rounding may have made too much of it.
     width, height = max(1, min(width, size - left)), max(1, min(height, size - top))
     return Patch(_warp(image, inside, height, width, mirrored), min(top, size - 1), min(left, size - 1))
@@ -171,7 +173,7 @@ def _warp(image: Pixels, corners: tuple[int, int, int, int], height: int, width:
 
 def _round(value: np.float32) -> int:
     """Halves away from zero, as C's round."""
-    return int(np.floor(np.abs(value) + np.float32(0.5)) * np.sign(value))
+    return int(math.copysign(math.floor(abs(float(value)) + 0.5), value))
 
 
 class _Canvas:

@@ -196,6 +196,15 @@ def test_random_crops_and_mirrors_are_a_function_of_the_seed(tmp_path: pathlib.P
     assert len(seen) > 12 and {place[2] for place in seen} == {False, True}
 
 
+def test_raw_images_keep_their_channels(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = noise(2)
+    net = net_of(data_layer(write_lmdb(tmp_path / "db", images), 2, "", "force_gray: true"))
+    np.testing.assert_array_equal(passes(net, 2, "x"), np.stack([*images, *images]))
+    assert [record.getMessage().split(": ")[1] for record in caplog.records] == [
+        "force_color and force_gray change encoded images only, as in Caffe"
+    ]
+
+
 def test_rand_skip(tmp_path: pathlib.Path) -> None:
     source = write_lmdb(tmp_path / "db", noise(7))
     firsts = set()
@@ -368,6 +377,12 @@ def test_windows(tmp_path: pathlib.Path) -> None:
             seen.add(place)
     assert {place[:3] for place in seen} == {(7, 3, 2), (5, 6, 8), (0, 0, 0), (0, 6, 8)}
     assert {place[3] for place in seen} == {False, True}
+
+
+def test_the_share_of_foreground_windows(tmp_path: pathlib.Path) -> None:
+    write_windows(tmp_path)
+    labels = passes(net_of(window_layer(tmp_path, "batch_size: 10 fg_fraction: 0.7")), 3).reshape(3, 10)
+    assert (labels[:, :3] == 0).all() and (labels[:, 3:] > 0).all()
 
 
 def test_windows_with_context(tmp_path: pathlib.Path) -> None:
