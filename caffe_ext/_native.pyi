@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..proto import caffe_pb2
+from .data_layers import DataLayers
 from .weights import Array
 
 def set_num_threads(threads: int) -> None: ...
@@ -42,9 +43,17 @@ class Blob:
     def reshape(self, *extents: int) -> None: ...
 
 class Net:
+    data_layers: DataLayers | None
     def __init__(
-        self, message: caffe_pb2.NetParameter, phase: int, level: int, stages: Sequence[str], seed: int
+        self,
+        message: caffe_pb2.NetParameter,
+        phase: int,
+        level: int,
+        stages: Sequence[str],
+        seed: int,
+        shapes: Mapping[str, Sequence[int]],
     ) -> None: ...
+    def blob(self, index: int) -> Blob: ...
     def blobs(self) -> list[Blob]: ...
     def layers(self) -> list[tuple[int, str, str, list[int], list[int], list[Blob]]]: ...
     def inputs(self) -> list[int]: ...

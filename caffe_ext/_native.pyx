@@ -122,6 +122,13 @@ cdef NetState state_of(int phase, int64_t level, stages) except *:
     return state
 
 
+cdef map[string, Shape] shapes_of(shapes) except *:
+    cdef map[string, Shape] result
+    for name, shape in shapes.items():
+        result[<string>name] = <Shape>list(shape)
+    return result
+
+
 # ---- the registry, the dry run ----
 
 def layer_specs() -> list:
@@ -155,9 +162,7 @@ def check_net(message, int phase, int64_t level, stages, shapes) -> dict:
     """The dry run; lists of tuples for the report's dataclasses."""
     cdef CMessage param = message_of(message)
     cdef NetState state = state_of(phase, level, stages)
-    cdef map[string, Shape] supplied
-    for name, shape in shapes.items():
-        supplied[<string>name] = <Shape>list(shape)
+    cdef map[string, Shape] supplied = shapes_of(shapes)
     cdef vector[Problem] problems
     cdef unique_ptr[CNet] net
     with nogil:
@@ -361,12 +366,15 @@ cdef class Net:
     cdef shared_ptr[CNet] net
     # While a call runs without the GIL; other threads are refused instead of meeting half-written arrays.
     cdef bint busy
+    # Fills data layers before a pass and writes files after it (data_layers.py); None in most nets.
+    cdef public object data_layers
 
-    def __init__(self, message, int phase, int64_t level, stages, uint64_t seed):
+    def __init__(self, message, int phase, int64_t level, stages, uint64_t seed, shapes):
         cdef CMessage param = message_of(message)
         cdef NetState state = state_of(phase, level, stages)
+        cdef map[string, Shape] supplied = shapes_of(shapes)
         with nogil:
-            self.net.reset(new CNet(param, state, seed))
+            self.net.reset(new CNet(param, state, seed, supplied))
 
     cdef int check_free(self) except -1:
         if self.busy:
@@ -379,6 +387,9 @@ cdef class Net:
         result.net = self
         result.fixed = fixed
         return result
+
+    def blob(self, int index) -> Blob:
+        return self.blob_at(self.net.get().blobs().at(index), False)
 
     def blobs(self) -> list:
         return [self.blob_at(self.net.get().blobs()[i], False) for i in range(self.net.get().blobs().size())]
@@ -416,6 +427,9 @@ cdef class Net:
 
     def forward(self, int begin, int end) -> float:
         self.check_free()
+        if self.data_layers is not None:
+            self.data_layers.fill(self, begin, end)
+            self.check_free()
         cdef double loss
         self.busy = True
         try:
@@ -423,6 +437,8 @@ cdef class Net:
                 loss = self.net.get().forward(begin, end)
         finally:
             self.busy = False
+        if self.data_layers is not None:
+            self.data_layers.write(self, begin, end)
         return loss
 
     def backward(self, int begin, int end) -> None:
