@@ -414,6 +414,27 @@ cdef class Net:
             result.append((param.layer, param.index, shape, param.lr_mult, param.decay_mult))
         return result
 
+    def gradients(self) -> list:
+        """Of each layer: which bottoms, and which parameters, its backward pass computes gradients for."""
+        cdef const NetLayer* layer
+        result = []
+        for i in range(self.net.get().layers().size()):
+            layer = &self.net.get().layers()[i]
+            bottoms = [layer.needs_backward and layer.propagate_down[k] for k in range(layer.propagate_down.size())]
+            params = [
+                layer.needs_backward and layer.layer.get().param_gradient[k]
+                for k in range(layer.layer.get().param_gradient.size())
+            ]
+            result.append((bottoms, params))
+        return result
+
+    def layouts(self) -> list:
+        """Of each blob: the layout that its data has now, in oneDNN's words (nChw16c); "" for row-major."""
+        return [
+            <str>layout_name(self.net.get().blobs()[i].get().data.layout())
+            for i in range(self.net.get().blobs().size())
+        ]
+
     def forward(self, int begin, int end) -> float:
         self.check_free()
         cdef double loss
