@@ -66,6 +66,7 @@ cdef extern from "core/tensor.h" namespace "sparknet" nogil:
         void unpin()
         void settle() except +raise_error
         LayoutPtr layout()
+        bool shares_with(const Tensor& other)
 
     cdef cppclass CBlob "sparknet::Blob":
         string name

@@ -435,6 +435,21 @@ cdef class Net:
             for i in range(self.net.get().blobs().size())
         ]
 
+    def shared(self) -> list:
+        """Of each layer: which tops are another name for the memory of a bottom (Split, Reshape), by the last pass."""
+        cdef const NetLayer* layer
+        result = []
+        for i in range(self.net.get().layers().size()):
+            layer = &self.net.get().layers()[i]
+            result.append([
+                any([
+                    layer.bottom[b] != layer.top[t] and layer.top[t].data.shares_with(layer.bottom[b].data)
+                    for b in range(layer.bottom.size())
+                ])
+                for t in range(layer.top.size())
+            ])
+        return result
+
     def forward(self, int begin, int end) -> float:
         self.check_free()
         cdef double loss
