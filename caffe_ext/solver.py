@@ -72,6 +72,15 @@ class Solver:
         return self._native.rate()
 
     @property
+    def coming_rate(self) -> float:
+        """What `lr` is; but with policy "multistep" reading `lr` may take a step, as in Caffe, and this does not."""
+        step = self._native.current_step
+        try:
+            return self._native.rate()
+        finally:
+            self._native.restore(self.iter, step)
+
+    @property
     def smoothed_loss(self) -> float:
         """The mean of the last `average_loss` iterations' losses; NaN before the first."""
         return sum(self._losses) / len(self._losses) if self._losses else math.nan
@@ -186,7 +195,7 @@ class Solver:
 
     def display(self) -> None:
         """Logs the smoothed loss, the rate and the train net's outputs, where `step` and `solve` find it due."""
-        _log.info("iteration %d: loss %.6g, rate %.6g", self.iter, self.smoothed_loss, self.lr)
+        _log.info("iteration %d: loss %.6g, rate %.6g", self.iter, self.smoothed_loss, self.coming_rate)
         for name in self.net.outputs:
             _log.info("iteration %d, train net: %s = %s", self.iter, name, _plain(self.net.blobs[name].data))
 

@@ -7,7 +7,7 @@ from .. import Model
 from ..errors import DataError
 from ..proto import caffe_pb2
 from .checkpoint import check_folder
-from .command import command, compile_model
+from .command import command, compile_model, solver_of
 from .config import RunConfig
 from .console import ConsoleReport
 from .feeds import data_layers, feed_net, no_source
@@ -40,7 +40,8 @@ def main(
     show = ConsoleReport()
 
     def body(report: Report) -> None:
-        compiled, solver = compile_model(model, defines, train, test)
+        compiled = compile_model(model, defines, train, test)
+        solver = solver_of(compiled)
         config = RunConfig.resolve(
             compiled.spark,
             solver,

@@ -1,4 +1,4 @@
-"""What the commands that train share: compiling the model, telling what happens, errors as one message and a status."""
+"""What the commands share: compiling the model, telling what happens, errors as one message and a status."""
 
 import contextlib
 import os
@@ -17,16 +17,25 @@ INTERRUPTED = 130
 
 
 def command(body: Callable[[Report], None], show: Emit, json: str | None) -> int:
-    """Runs `body`, whose events go to `show` and, a line each, to the file `json`; gives the exit status.
+    """Runs `body`, whose events go to `show` and, a line each, to the file `json`; gives the exit status."""
 
-    Errors become one message on standard error. 0 done, 130 interrupted, otherwise what errors.py says.
-    """
-    try:
+    def reported() -> None:
         with contextlib.ExitStack() as stack:
             sinks: list[Emit] = [show]
             if json is not None:
                 sinks.append(stack.enter_context(JsonLines(json)))
             body(stack.enter_context(Report(sinks)))
+
+    return guarded(reported)
+
+
+def guarded(body: Callable[[], None]) -> int:
+    """Runs `body` and gives the exit status: 0 done, 130 interrupted, otherwise what errors.py says.
+
+    An error becomes one message on standard error.
+    """
+    try:
+        body()
     except SparkNetError as error:
         diagnostics = error.diagnostics if isinstance(error, ModelError) else ()
         print(_rendered(diagnostics) if diagnostics else f"error: {error}", file=sys.stderr)
@@ -39,10 +48,10 @@ def command(body: Callable[[Report], None], show: Emit, json: str | None) -> int
 
 def compile_model(
     path: str, defines: Mapping[str, str], train: str | None, test: str | None, *, keep_data_layers: bool = False
-) -> tuple[Model, caffe_pb2.SolverParameter]:
-    """The model in the file `path`, and its solver; its data layers take their shapes from the sources named.
+) -> Model:
+    """The model in the file `path`; its data layers take their shapes from the sources named.
 
-    Prints warnings to standard error. Raises ModelError, also where there is no solver, and DataError.
+    Prints warnings to standard error. Raises ModelError, DataError.
     """
     shapes: dict[str, list[tuple[int, ...]]] = {}
     phases: dict[Phase, str | None] = {"TRAIN": train, "TEST": test}
@@ -55,9 +64,14 @@ def compile_model(
     model = compile_file(path, defines=defines, data_shapes=shapes or None, keep_data_layers=keep_data_layers)
     if model.diagnostics:
         print(_rendered(model.diagnostics), file=sys.stderr)
+    return model
+
+
+def solver_of(model: Model) -> caffe_pb2.SolverParameter:
+    """The model's solver; raises ModelError where it has none."""
     if model.solver is None:
-        raise ModelError(f"{path} has no solver: write a `solver (...)` beside the net, or run the solver's file")
-    return model, model.solver
+        raise ModelError(f"{model.path} has no solver: write a `solver (...)` beside the net, or run the solver's file")
+    return model.solver
 
 
 def _rendered(diagnostics: Iterable[Diagnostic]) -> str:

@@ -10,7 +10,6 @@ import os
 import pathlib
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,14 +18,13 @@ import numpy as np
 from .. import caffe_ext
 from ..errors import DivergedError
 from ..proto import caffe_pb2
-from . import checkpoint, worker
+from . import checkpoint
 from .batches import derive
 from .events import Emit, Iteration, Snapshot, Start, Test
 from .feeds import Fed
 from .plan import checkpoint_name, phase_net
 from .rows import LocalRows
 from .signals import Signals, uninterrupted
-from .worker import Job
 
 OWN = "the net's own"  # what feeds a net whose data layers read files themselves
 # Without `display` a run tells of itself as many times.
@@ -119,20 +117,9 @@ def _whole_test(plan: LocalPlan, solver: "_Trainer", rows: LocalRows) -> Test:
     """The outputs over the whole test set, each row once."""
     fed = plan.tests[0]
     assert fed is not None
-    job = Job(
-        run=uuid.uuid4().hex,
-        train_net=b"",
-        test_net=phase_net(plan.net, plan.solver, "TEST").SerializeToString(),
-        solver=b"",
-        train=(),
-        test=rows.feeds(fed),
-        seed=plan.seed,
-        threads=caffe_ext.num_threads(),
-        send_history=False,
-    )
     began = time.perf_counter()
     params = {layer: [blob.data for blob in blobs] for layer, blobs in solver.net.params.items()}
-    found = worker.test(rows.of(fed, "TEST"), 0, job, params)
+    found = rows.test(fed, phase_net(plan.net, plan.solver, "TEST"), params, plan.seed)
     seconds = time.perf_counter() - began
     return Test(iteration=solver.iter, metrics=found.metrics, rows=found.rows, seconds=seconds)
 
@@ -179,7 +166,7 @@ class _Trainer(caffe_ext.Solver):
                 iteration=self.iter,
                 max_iter=self.param.max_iter,
                 loss=self.smoothed_loss,
-                rate=self.lr,
+                rate=self.coming_rate,
                 rows=rows,
                 seconds=now - self._clock,
             )

@@ -22,9 +22,9 @@ Sums = Callable[[str], Sequence[tuple[npt.NDArray[np.float64], int]]]
 class Means:
     """The mean images of a run, each found once.
 
-    A file is looked for in `folders`. Where there is none, the mean of the training rows (which have `columns`, and
-    are added up by `sums`) takes its place, as Caffe's compute_image_mean computes it, and is kept in `kept`;
-    `notes` then says so.
+    A file is looked for in `folders`, as it is named or by its base name. Where there is none, the mean of the training
+    rows (which have `columns`, and are added up by `sums`) takes its place, as Caffe's compute_image_mean computes it,
+    and is kept in `kept`; `notes` then says so.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Means:
 
     def _find(self, feed: Feed) -> Array:
         for folder in self._folders:
-            path = folder / feed.mean_file
-            if path.is_file():
-                found: Array = caffe_ext.read_mean(path)
-                return found
+            for name in (feed.mean_file, pathlib.PurePath(feed.mean_file).name):
+                if (folder / name).is_file():
+                    found: Array = caffe_ext.read_mean(folder / name)
+                    return found
         if feed.column not in (column.name for column in self._columns):
             raise DataError(
                 f"{feed.mean_file} does not exist, and the training data has no column `{feed.column}` to "

@@ -1,19 +1,21 @@
 """All rows of a run's sources on this machine, and how they are fed to the nets of one process."""
 
 import pathlib
+import uuid
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import caffe_ext
+from ..proto import caffe_pb2
 from . import worker
 from .batches import derive
 from .data import Phase
 from .feeds import Fed
 from .means import Means
 from .shards import Shard, shard
-from .worker import Feed, Feeder
+from .worker import Feed, Feeder, Job, Params, Tested
 
 
 class LocalRows:
@@ -49,6 +51,21 @@ class LocalRows:
     def feeding(self, fed: Fed | None, phase: Phase, net: caffe_ext.Net, seed: int) -> "Feeding | None":
         """What feeds `net` from the rows of `fed`; None for None: the net's own data layers do."""
         return None if fed is None else Feeding(net, self.of(fed, phase), self.feeds(fed), phase, seed)
+
+    def test(self, fed: Fed, net: caffe_pb2.NetParameter, params: Params, seed: int) -> Tested:
+        """The outputs of the TEST net `net` with the weights `params` over all rows of `fed`, each once."""
+        job = Job(
+            run=uuid.uuid4().hex,
+            train_net=b"",
+            test_net=net.SerializeToString(),
+            solver=b"",
+            train=(),
+            test=self.feeds(fed),
+            seed=seed,
+            threads=caffe_ext.num_threads(),
+            send_history=False,
+        )
+        return worker.test(self.of(fed, "TEST"), 0, job, params)
 
 
 class Feeding:

@@ -9,7 +9,7 @@ from .. import Model, caffe_ext
 from ..errors import DataError, ModelError, UsageError
 from ..proto import caffe_pb2
 from .checkpoint import check_folder, seed_of
-from .command import command, compile_model
+from .command import command, compile_model, solver_of
 from .console import ConsoleReport
 from .feeds import Fed, data_layers, feed_net, no_source
 from .local import LocalPlan, train
@@ -51,7 +51,8 @@ def main(
             raise UsageError(f"--seed {seed}: a seed is a whole number from 0 to 2^63 - 1")
         # A source on the command line replaces data layers; otherwise the net keeps those that read files.
         keep = train_source is None and test_source is None
-        compiled, solver = compile_model(model, defines, train_source, test_source, keep_data_layers=keep)
+        compiled = compile_model(model, defines, train_source, test_source, keep_data_layers=keep)
+        solver = solver_of(compiled)
         if max_iter is not None:
             solver.max_iter = max_iter
         if solver.max_iter <= 0:
@@ -76,6 +77,7 @@ def main(
             caffe_ext.set_num_threads(threads)
         if solver.debug_info:
             _show_debug_info(show)
+        show.wait("reading rows")
         with Signals(sigint, sighup) as signals:
             train(plan, report, signals)
 

@@ -59,18 +59,11 @@ def time_command(model: str, phase: str, form: str, json: bool, **options: Any) 
 
     Exit status: 0 done, 1 the model is wrong, 2 the command line is wrong.
     """
-    from .diagnostics import render_diagnostics
-    from .errors import ModelError, SparkNetError
+    from .runtime.command import guarded
     from .runtime.timing import main
 
-    try:
-        main(model, phase="TEST" if phase.upper() == "TEST" else "TRAIN", form="json" if json else form, **options)
-    except SparkNetError as error:
-        found = error.diagnostics if isinstance(error, ModelError) else ()
-        click.echo(render_diagnostics(found) if found else f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    in_phase: Any = phase.upper()
+    sys.exit(guarded(lambda: main(model, phase=in_phase, form="json" if json else form, **options)))
 
 
 def _files(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -104,6 +97,7 @@ def _files(context: click.Context, parameter: click.Parameter, given: tuple[str,
 )
 @click.option(
     "--sigint-effect",
+    "--sigint_effect",
     "sigint",
     type=click.Choice(["stop", "snapshot", "none"]),
     default="stop",
@@ -112,6 +106,7 @@ def _files(context: click.Context, parameter: click.Parameter, given: tuple[str,
 )
 @click.option(
     "--sighup-effect",
+    "--sighup_effect",
     "sighup",
     type=click.Choice(["stop", "snapshot", "none"]),
     default="snapshot",
@@ -147,3 +142,41 @@ def train_command(model: str, **options: Any) -> None:
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+@click.command(context_settings=CONTEXT)
+@click.argument("model", type=click.Path())
+@click.option(
+    "--weights",
+    multiple=True,
+    required=True,
+    metavar="FILE[,FILE]",
+    callback=_files,
+    help="The weights to score: .caffemodel files.",
+)
+@click.option("--test", "source", metavar="SRC", help="Test data, such as mnist:DIR; replaces the model's.")
+@click.option("--iterations", type=click.INT, help="Batches, of a net that reads its data itself.  [default: 50]")
+@click.option("--threads", type=click.INT, help="Threads of the engine.  [default: all cores]")
+@define_option
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", help="How it is shown.  [default: text]"
+)
+@click.version_option(**VERSION)
+def test_command(model: str, **options: Any) -> None:
+    """Score trained weights on test data, as `caffe test` does.
+
+    MODEL is a .snet file, a model of the library, or a net or solver of Caffe's; its net in phase TEST is run. What is
+    printed are its outputs: means over all rows of the source, each once, or over batches of a net whose own data
+    layers read the data.
+
+    \b
+    Examples:
+      sparknet-test digits --weights snapshots/digits_iter_500.caffemodel
+      sparknet-test lenet --weights lenet.caffemodel --test mnist:data/mnist --format json
+
+    Exit status: 0 done, 1 the model, the weights or the data are wrong, 2 the command line is wrong.
+    """
+    from .runtime.command import guarded
+    from .runtime.score import main
+
+    sys.exit(guarded(lambda: main(model, **options)))

@@ -191,6 +191,15 @@ def test_the_last_display_is_of_the_final_weights(caplog: pytest.LogCaptureFixtu
     assert said[-1] == f"iteration 10, train net: loss = {probe.loss}"
 
 
+def test_a_display_takes_no_step_of_the_rate() -> None:
+    """With equal step values each evaluation takes one of them; a display is none."""
+    given: dict[str, Any] = {"lr_policy": "multistep", "gamma": 0.1, "stepvalue": [2, 2, 2]}
+    silent, shown = solver_of(**given), solver_of(**given, display=1)
+    for solver in (silent, shown):
+        solver.step(5, lambda k, net=solver.net: fill(net, k))  # type: ignore[misc]
+    np.testing.assert_array_equal(silent.net.flat_data, shown.net.flat_data)
+
+
 def test_debug_info_shows_what_each_layer_leaves(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     quiet, loud = solver_of(momentum=0.9, display=2), solver_of(momentum=0.9, display=2, debug_info=True)

@@ -177,7 +177,10 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [cli.compile_command, cli.run_command, cli.format_command, cli_local.time_command, cli_local.train_command],
+    [
+        *(cli.compile_command, cli.run_command, cli.format_command),
+        *(cli_local.time_command, cli_local.train_command, cli_local.test_command),
+    ],
 )
 def test_help_teaches(command: object) -> None:
     result = CliRunner().invoke(command, ["--help"])  # type: ignore[arg-type]
