@@ -45,7 +45,8 @@ def phase_net(
         result.state.MergeFrom(solver.train_state)
         result.state.phase = caffe_pb2.TRAIN
     else:
-        result.state.MergeFrom(solver.test_state[test] if solver.test_state else caffe_pb2.NetState())
+        if test < len(solver.test_state):
+            result.state.MergeFrom(solver.test_state[test])
         result.state.phase = caffe_pb2.TEST
     return result
 

@@ -92,7 +92,12 @@ def _sources(
     train_fed = feed_net(net, "TRAIN", train)
     if train_fed is None and (layers := data_layers(net, "TRAIN")):
         raise DataError(no_source(model, layers, "TRAIN"))
-    if "TEST" not in compiled.reports:
+    if len(solver.test_net) + len(solver.test_net_param) > (0 if solver.HasField("net") else 1):
+        raise ModelError(
+            "the solver names test nets beside its net: only one train_net with one test_net can be trained here; "
+            "several test nets can be told apart by test_state"
+        )
+    if "TEST" not in compiled.reports and not solver.test_state:  # with test_state, sources may be those of a stage
         return train_fed, (), ()
     tests: list[Fed | None] = []
     for index in range(max(1, len(solver.test_iter))):

@@ -326,6 +326,33 @@ def test_models_that_cannot_be_trained(solver: str, says: str, capsys: pytest.Ca
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"test_net": '"own.prototxt"'}, "only one train_net with one test_net"),
+        ({"test_iter": "1\ntest_iter: 1", "test_interval": "1", "test_state": "{ }"}, "test_state must be given once"),
+        ({"test_iter": "1"}, "set test_interval as well"),
+        ({"type": '"AdaGrad"', "momentum": "0.5"}, "AdaGrad takes no `momentum`"),
+    ],
+)
+def test_solvers_that_make_no_sense(fields: dict[str, str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(write_own(**fields)) == 1
+    error = capsys.readouterr().err
+    assert says in error and "Traceback" not in error
+
+
+def test_sources_may_be_those_of_a_stage() -> None:
+    model = write_own(test_iter="1", test_interval="6", test_state='{ stage: "scored" }', test_initialization="false")
+    text = OWN.replace('name: "made"', 'name: "made" include { phase: TRAIN }')
+    test = OWN[OWN.index("layer") : OWN.index('layer { name: "ip"')]
+    text += test.replace('name: "made"', 'name: "test" include { phase: TEST stage: "scored" }')
+    layers = text.split("\nlayer")
+    text = "\nlayer".join([layers[0], layers[1], layers[-1], *layers[2:-1]])  # sources first
+    pathlib.Path("own.prototxt").write_text(text)
+    assert train(model) == 0
+    assert [sorted(event["metrics"]) for event in events() if event["event"] == "test"] == [["hits", "loss"]]  # type: ignore[call-overload]
+
+
 def test_a_source_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     text = MODEL.format(solver="max_iter=5", rate="0.1", transform="scale=1").replace('source="digits:", ', "")
     pathlib.Path("bare.snet").write_text(text)
