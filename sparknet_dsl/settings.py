@@ -132,7 +132,7 @@ def _check_warmup(
     place = fields.get("warmup_iter", span)
     if solver.warmup_iter < 0:
         diagnostics.error("S401", "`warmup_iter` is 0 or more", place)
-    elif solver.HasField("max_iter") and solver.warmup_iter > solver.max_iter:
+    elif solver.warmup_iter and solver.HasField("max_iter") and solver.warmup_iter > solver.max_iter:
         diagnostics.error(
             "S401",
             f"the warm-up of {solver.warmup_iter} iterations is longer than max_iter ({solver.max_iter})",
