@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
-from rich.table import Table
+from rich.table import Column, Table
 
 from .events import End, Event, Iteration, Round, Snapshot, Start, Test
 
@@ -69,11 +69,13 @@ class ConsoleReport:
             what, done, total = "round", start.round, start.rounds
             if total is None:
                 what, done, total = "iteration", start.iteration, start.max_iter
+            # On a narrow terminal the description gives way.
+            widest = len(f"{what} {total}/{total}")
             self._progress = Progress(
-                TextColumn(what + " {task.completed:.0f}/{task.total:.0f}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.description}"),
-                TimeRemainingColumn(compact=True),
+                TextColumn(what + " {task.completed:.0f}/{task.total:.0f}", table_column=Column(min_width=widest)),
+                BarColumn(bar_width=None, table_column=Column(min_width=10, max_width=24)),
+                TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+                TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
                 console=self.console,
                 transient=True,
             )
