@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cfloat>
 #include <cmath>
 
@@ -35,9 +36,7 @@ class SoftmaxWithLossLayer : public Layer {
       const int64_t label = to_label(labels[i]);
       if (rule_.ignores(label)) continue;
       check_label(label, labels[i], i, view_.channels);
-      const float p = probability[at(i, label)];
-      // Not std::max, which would turn NaN into FLT_MIN.
-      loss -= std::log(p < FLT_MIN ? FLT_MIN : p);
+      loss += item_loss(i, label);
       ++valid_;
     }
     *top[0]->data.overwrite() = static_cast<float>(loss / normalizer());
@@ -66,6 +65,17 @@ class SoftmaxWithLossLayer : public Layer {
 
   bool allows_gradient(int index) const override { return index == 0; }
 
+ protected:
+  const LossRule& rule() const { return rule_; }
+  const Tensor& probability() const { return probability_; }
+
+  // Of label number `i`.
+  double item_loss(int64_t i, int64_t label) const {
+    const float p = probability_.read()[at(i, label)];
+    // Not std::max, which would turn NaN into FLT_MIN.
+    return -std::log(p < FLT_MIN ? FLT_MIN : p);
+  }
+
  private:
   // Where the score of a class for label number `i` is.
   int64_t at(int64_t i, int64_t label) const {
@@ -80,10 +90,55 @@ class SoftmaxWithLossLayer : public Layer {
   int64_t valid_ = 0;
 };
 
+// The same for online hard example mining, as R-FCN's fork of Caffe has it (github.com/daijifeng001/caffe-rfcn): the
+// second top is the probabilities, the third the loss of each label, 0 for ignored ones; both have 4 axes, as all blobs
+// once had, and no weight in the objective.
+class SoftmaxWithLossOHEMLayer : public SoftmaxWithLossLayer {
+ public:
+  using SoftmaxWithLossLayer::SoftmaxWithLossLayer;
+
+  void reshape(const Blobs& bottom, const Blobs& top) override {
+    SoftmaxWithLossLayer::reshape(bottom, top);
+    for (size_t i = 1; i < top.size(); ++i) {
+      Shape shape = bottom[i - 1]->shape();
+      if (shape.size() > 4) {
+        fail(ErrorKind::kShape, "`", bottom[i - 1]->name, "` must have at most 4 axes, not ", to_string(shape));
+      }
+      shape.resize(4, 1);
+      top[i]->reshape(shape);
+    }
+  }
+
+  void forward(const Blobs& bottom, const Blobs& top) override {
+    SoftmaxWithLossLayer::forward(bottom, top);
+    if (top.size() > 1) {
+      const float* from = probability().read();
+      std::copy(from, from + probability().count(), top[1]->data.overwrite());
+    }
+    if (top.size() > 2) {
+      const float* labels = bottom[1]->data.read();
+      float* losses = top[2]->data.overwrite();
+      for (int64_t i = 0; i < bottom[1]->count(); ++i) {
+        const int64_t label = to_label(labels[i]);
+        losses[i] = rule().ignores(label) ? 0.0f : static_cast<float>(item_loss(i, label));
+      }
+    }
+  }
+};
+
 REGISTER_LAYER(SoftmaxWithLossLayer, LayerSpec("SoftmaxWithLoss", "the logistic loss of the softmax of scores")
                                          .messages({"softmax_param", "loss_param"})
                                          .named({"scores", "labels"})
                                          .bottoms(2, 2)
                                          .loss());
+
+REGISTER_LAYER(SoftmaxWithLossOHEMLayer,
+               LayerSpec("SoftmaxWithLossOHEM",
+                         "SoftmaxWithLoss, with probabilities and the loss of each label as tops")
+                   .messages({"softmax_param", "loss_param"})
+                   .named({"scores", "labels"})
+                   .bottoms(2, 2)
+                   .tops(1, 3)
+                   .loss());
 
 }  // namespace sparknet
