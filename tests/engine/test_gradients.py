@@ -384,7 +384,8 @@ ROWS = [
     Row(
         "MultiBoxLoss",
         "apart",
-        f"{BOXES} multibox_loss_param {{ num_classes: 3 mining_type: NONE share_location: false code_type: CORNER_SIZE }}",
+        f"{BOXES} multibox_loss_param {{ num_classes: 3 mining_type: NONE share_location: false "
+        "code_type: CORNER_SIZE }",
         {**BOX_SHAPES, "x": (2, 72)},
         BOX_VALUES,
         PT,
@@ -722,7 +723,8 @@ BLOCKED = {
     "Concat": 'bottom: "a" bottom: "b" top: "y"',
     "Concat-axis2": 'bottom: "a" bottom: "b" top: "y" concat_param { axis: 2 }',
     "Concat-mixed": 'bottom: "x" bottom: "a" bottom: "b" top: "y"',
-    "ConvolutionDepthwise": 'bottom: "a" top: "y" convolution_param { kernel_size: 3 weight_filler { type: "gaussian" } }',
+    "ConvolutionDepthwise": 'bottom: "a" top: "y" convolution_param { kernel_size: 3 '
+    'weight_filler { type: "gaussian" } }',
     "Crop": 'bottom: "a" bottom: "x" top: "y"',
     "Deconvolution": 'bottom: "a" top: "y" convolution_param { num_output: 20 kernel_size: 3 stride: 2 '
     'weight_filler { type: "gaussian" std: 0.1 } bias_filler { type: "gaussian" } }',
