@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "core/elementwise.h"
+#include "core/error.h"
 
 namespace sparknet {
 
@@ -12,6 +13,9 @@ class SeLuLayer : public ElementwiseLayer {
 
   void setup(const Blobs&, const Blobs&) override {
     const Message& own = param().message("selu_param");
+    for (const char* field : {"lambda", "alpha"}) {
+      if (!(own.real(field) > 0.0)) fail(ErrorKind::kField, field, " must be above 0, not ", own.real(field));
+    }
     lambda_ = static_cast<float>(own.real("lambda"));
     limit_ = static_cast<float>(own.real("lambda") * own.real("alpha"));
   }
@@ -23,7 +27,7 @@ class SeLuLayer : public ElementwiseLayer {
 
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
     if (!propagate_down[0]) return;
-    // y has x's sign while lambda and alpha are positive.
+    // y has the sign of x.
     map(top[0]->data.native(), top[0]->diff, bottom[0]->diff,
         [slope = lambda_, limit = limit_](float y, float dy) { return dy * (y > 0.0f ? slope : y + limit); });
   }

@@ -234,6 +234,7 @@ REFUSED: list[tuple[str, list[tuple[int, ...]], str]] = [
     ('type: "Axpy"', [(2, 3), MAP, MAP], "must have one number for each channel of `x1`"),
     ('type: "Axpy"', [(2, 4), MAP, (2, 4, 6, 1)], "must have the shape of `x1`"),
     ('type: "ReLU6" relu6_param { threshold: -1 }', [MAP], "threshold must be above 0"),
+    ('type: "SeLu" selu_param { alpha: 0 }', [MAP], "alpha must be above 0"),
     ('type: "SeLuDropout" selu_dropout_param { dropout_ratio: 1 }', [MAP], "dropout_ratio must be at least 0 and"),
 ]
 
