@@ -246,7 +246,8 @@ class MultiBoxLossLayer : public Layer {
       if (unmatched_[i]) order.push_back(i);
       if (unmatched_[i] || mining_ == "HARD_EXAMPLE") loss[i] = confidence_loss(scores + all[i].at, all[i]);
     }
-    int64_t most = static_cast<int64_t>(static_cast<double>(located.size()) * fields().real("neg_pos_ratio"));
+    auto most = static_cast<int64_t>(std::min(static_cast<double>(located.size()) * fields().real("neg_pos_ratio"),
+                                              static_cast<double>(shapes_.priors)));
     if (mining_ == "HARD_EXAMPLE") {
       most = fields().integer("sample_size");
       for (const Located& one : located) {
@@ -255,6 +256,8 @@ class MultiBoxLossLayer : public Layer {
       }
       std::sort(order.begin(), order.end());
     }
+    // NaN has no place in an order; among the largest it shows in the sum.
+    std::replace_if(loss.begin(), loss.end(), [](double one) { return std::isnan(one); }, HUGE_VAL);
     std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return loss[a] > loss[b]; });
     if (static_cast<int64_t>(order.size()) > most) order.resize(most);
     const auto chosen = [&](int64_t i) { return std::find(order.begin(), order.end(), i) != order.end(); };

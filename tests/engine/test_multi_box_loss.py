@@ -228,6 +228,12 @@ def test_truth_that_makes_no_sense(row: list[float], reason: str) -> None:
         loss_net("", truths=np.array([row])).forward()
 
 
+def test_scores_that_are_not_numbers_show_in_the_loss() -> None:
+    net = loss_net("")
+    net.blobs["x1"].data[0, 0] = np.nan
+    assert np.isnan(run(net))
+
+
 LOSS = 'type: "MultiBoxLoss" multibox_loss_param { %s }'
 THREE = [(2, 8), (2, 6), (1, 2, 8)]
 FOUR = [*THREE, (1, 1, 4, 8)]
