@@ -520,6 +520,22 @@ ROWS = [
     ),
     Row(
         "SoftmaxWithLoss",
+        "classes",
+        f"{LOSS} loss_param {{ ignore_label: 1 weight_by_label_freqs: true class_weighting: [2, 1, 0.5] }}",
+        {"x": (4, 3, 2), "label": (4, 2)},
+        {"label": labels(3)},
+        LABEL,
+    ),
+    Row(
+        "SoftmaxWithLoss",
+        "frequencies",
+        f"{LOSS} loss_param {{ weight_by_label_freqs: true }}",
+        {"x": (4, 3, 2), "label": (4, 2)},
+        {"label": labels(3)},
+        LABEL,
+    ),
+    Row(
+        "SoftmaxWithLoss",
         "weight",
         f"{LOSS} loss_weight: -0.7 loss_param {{ normalization: NONE }}",
         {"x": (4, 3), "label": (4, 1)},

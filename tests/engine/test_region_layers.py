@@ -132,6 +132,21 @@ def test_softmax_with_loss_ohem() -> None:
     close(net.blobs["each"].data.ravel(), losses)
 
 
+@pytest.mark.parametrize("given", [[0.5, 2.0, 1.0], []])
+def test_softmax_with_loss_of_segnet(given: list[float]) -> None:
+    layer = (
+        f'type: "SoftmaxWithLoss" loss_param {{ ignore_label: 3 weight_by_label_freqs: true class_weighting: {given} }}'
+    )
+    net = net_of(layer, (2, 3, 2, 2), (2, 1, 2, 2))
+    scores, labels = net.blobs["x0"].data.copy(), np.array([0, 0, 0, 1, 3, 2, 2, 3]).reshape(2, 1, 2, 2)
+    weights = given or [1 / 3, 1, 1 / 2]
+    prob = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    losses = [
+        -weights[label] * np.log(prob[n, label, h, w]) for (n, _, h, w), label in np.ndenumerate(labels) if label < 3
+    ]
+    assert run(net, scores, labels) == pytest.approx(sum(losses) / 6, rel=1e-5)
+
+
 def test_box_annotator_ohem() -> None:
     layer = 'type: "BoxAnnotatorOHEM" box_annotator_ohem_param { roi_per_img: 2 ignore_label: -1 }'
     net = net_of(layer, (6, 5), (6, 1, 1, 1), (6,), (6, 8), tops='top: "y" top: "weights"')
@@ -206,6 +221,18 @@ REFUSED: list[tuple[str, list[tuple[int, ...]], str, str]] = [
     ('type: "SmoothL1Loss" smooth_l1_loss_param { sigma: 0 }', [(2, 3), (2, 3)], "sigma must be above 0", 'top: "y"'),
     ('type: "SmoothL1Loss"', [(2, 3), (2, 3), (2, 4)], "`x0` is 2 × 3 and `x2` is 2 × 4", 'top: "y"'),
     ('type: "SegAccuracy"', [(2, 3, 4, 4), (2, 1, 4, 5)], "needs 32 labels", 'top: "y"'),
+    (
+        'type: "SoftmaxWithLoss" loss_param { class_weighting: 1 }',
+        [(2, 3), (2,)],
+        "class_weighting counts with weight_by_label_freqs: true only",
+        'top: "y"',
+    ),
+    (
+        'type: "SoftmaxWithLoss" loss_param { weight_by_label_freqs: true class_weighting: 1 }',
+        [(2, 3), (2,)],
+        "class_weighting has 1 values, but there are 3 classes",
+        'top: "y"',
+    ),
     (ANNOTATOR % "", [(2, 5), (2,), (2,), (2, 8)], "roi_per_img must be at least 1", 'top: "y" top: "v"'),
     (ANNOTATOR % "roi_per_img: 1", [(2, 5), (2,), (3,), (2, 8)], "`x2` is 3", 'top: "y" top: "v"'),
 ]
