@@ -8,14 +8,18 @@
 namespace sparknet {
 
 // Batch normalisation with its scale and shift in one (Ioffe and Szegedy, ICML 2015): y = slope (x - mean) /
-// sqrt(variance + eps) + bias for each channel (axis 1). Two forks of Caffe have a layer of this name, with parameters
-// of different number and meaning; the fields tell which:
+// sqrt(variance + eps) + bias for each channel (axis 1). Forks of Caffe have layers of this name whose parameters
+// differ in number and meaning; the fields tell which:
 //
 // PSPNet's (Zhao et al., CVPR 2017; github.com/yjxiong/caffe) takes slope_filler, bias_filler, momentum, eps, frozen.
 // Parameters: slope, bias, running mean and variance, each 1 × C. In TRAIN the batch's own mean and (biased) variance
 // normalise, and the running ones become momentum times themselves plus 1 - momentum times the batch's; TEST and
 // `frozen` take the running ones, and `frozen` learns nothing. `engine` chose among implementations and is without
 // effect.
+//
+// PSPNet's of its first files (github.com/hszhao/PSPNet) takes scale_filler, shift_filler, moving_average, decay,
+// var_eps. The same, but that each parameter is 1 × C × 1 × 1, decay is 1 - momentum, and TEST takes the running
+// statistics with moving_average only, else the batch's.
 //
 // SegNet's (Badrinarayanan et al., PAMI 2017; github.com/alexgkendall/caffe-segnet) takes scale_filler, shift_filler,
 // bn_mode. Parameters: scale and shift, each 1 × C × 1 × 1. LEARN normalises by the batch's own statistics, in TEST as
@@ -33,17 +37,20 @@ class BNLayer : public Layer {
     if (shape.size() < 2) fail(ErrorKind::kShape, "the bottom must have a channel axis, but it is ", to_string(shape));
     channels_ = shape[1];
     const std::string pspnet = given(fields, {"slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine"});
-    const std::string segnet = given(fields, {"scale_filler", "shift_filler", "bn_mode"});
-    if (pspnet.empty() == segnet.empty()) {
-      fail(ErrorKind::kField, pspnet.empty() ? "the fields do not tell" : join(pspnet, " and ", segnet, " contradict"),
-           " which BN this is: PSPNet's takes slope_filler, bias_filler, momentum, eps and frozen, SegNet's ",
-           "scale_filler, shift_filler and bn_mode");
+    const std::string older = given(fields, {"moving_average", "decay", "var_eps"});
+    const std::string segnet =
+        older.empty() ? given(fields, {"bn_mode", "scale_filler", "shift_filler"}) : given(fields, {"bn_mode"});
+    const int kinds =
+        static_cast<int>(!pspnet.empty()) + static_cast<int>(!older.empty()) + static_cast<int>(!segnet.empty());
+    if (kinds != 1) {
+      fail(ErrorKind::kField, kinds == 0 ? "the fields do not tell" : "the fields contradict each other about",
+           " which BN this is: PSPNet's takes slope_filler, bias_filler, momentum, eps and frozen, that of its first ",
+           "files scale_filler, shift_filler, moving_average, decay and var_eps, SegNet's scale_filler, shift_filler ",
+           "and bn_mode");
     }
-    if (segnet.empty()) {
-      setup_pspnet(fields);
-    } else {
-      setup_segnet(fields);
-    }
+    if (!pspnet.empty()) setup_pspnet(fields);
+    if (!older.empty()) setup_older(fields);
+    if (!segnet.empty()) setup_segnet(fields);
   }
 
   void reshape(const Blobs& bottom, const Blobs& top) override {
@@ -62,7 +69,7 @@ class BNLayer : public Layer {
     ChannelStatistics used;
     if (source_ == Source::kBatch) {
       used = channel_statistics(view, x, bottom[0]->count() / channels_);
-      if (params.size() > 2) update_running(used);
+      if (params.size() > 2 && phase() == Phase::kTrain) update_running(used);
     } else {
       used = fixed_statistics(view);
     }
@@ -124,35 +131,51 @@ class BNLayer : public Layer {
     return "";
   }
 
-  static Message filler_of(const Message& fields, const char* name, double value) {
-    Message filler = fields.message(name);
-    if (!fields.has(name)) filler.field("value").reals = {value};
-    return filler;
+  // The factor and the summand.
+  void add_params(const Message& fields, const Shape& shape, const char* factor, const char* summand) {
+    Message filler = fields.message(factor);
+    if (!fields.has(factor)) filler.field("value").reals = {1.0};
+    add_param(shape, filler);
+    add_param(shape, fields.message(summand));
+  }
+
+  void set_numbers(const Message& fields, const char* eps, const char* share) {
+    if (!(fields.real(eps) >= 0.0)) fail(ErrorKind::kField, eps, " must not be below 0");
+    if (!(fields.real(share) >= 0.0 && fields.real(share) <= 1.0)) {
+      fail(ErrorKind::kField, share, " must be from 0 to 1, not ", fields.real(share));
+    }
+    eps_ = static_cast<float>(fields.real(eps));
   }
 
   void setup_pspnet(const Message& fields) {
-    momentum_ = static_cast<float>(fields.real("momentum"));
-    eps_ = static_cast<float>(fields.real("eps"));
-    if (!(momentum_ >= 0.0f && momentum_ <= 1.0f)) fail(ErrorKind::kField, "momentum must be from 0 to 1");
-    if (!(eps_ >= 0.0f)) fail(ErrorKind::kField, "eps must not be below 0");
     frozen_ = fields.flag("frozen");
     source_ = frozen_ || phase() == Phase::kTest ? Source::kRunning : Source::kBatch;
-    const Message untouched = fields.message("slope_filler").empty_like();  // constant 0
-    Message one = untouched;
-    one.field("value").reals = {1.0};
-    add_param({1, channels_}, filler_of(fields, "slope_filler", 1.0));
-    add_param({1, channels_}, filler_of(fields, "bias_filler", 0.0));
-    add_param({1, channels_}, untouched);
-    add_param({1, channels_}, frozen_ ? one : untouched);
+    set_numbers(fields, "eps", "momentum");
+    momentum_ = fields.real("momentum");
+    add_params(fields, {1, channels_}, "slope_filler", "bias_filler");
+    Message filler = fields.message("slope_filler").empty_like();  // constant 0
+    add_param({1, channels_}, filler);
+    if (frozen_) filler.field("value").reals = {1.0};
+    add_param({1, channels_}, filler);
     // No solver may touch statistics, nor anything that is frozen.
     param_gradient = {!frozen_, !frozen_, false, false};
+  }
+
+  void setup_older(const Message& fields) {
+    source_ = phase() == Phase::kTest && fields.flag("moving_average") ? Source::kRunning : Source::kBatch;
+    set_numbers(fields, "var_eps", "decay");
+    momentum_ = 1.0 - fields.real("decay");
+    add_params(fields, {1, channels_, 1, 1}, "scale_filler", "shift_filler");
+    const Message zero = fields.message("scale_filler").empty_like();
+    add_param({1, channels_, 1, 1}, zero);
+    add_param({1, channels_, 1, 1}, zero);
+    param_gradient = {true, true, false, false};
   }
 
   void setup_segnet(const Message& fields) {
     eps_ = 1e-9f;
     source_ = fields.text("bn_mode") == "INFERENCE" ? Source::kNone : Source::kBatch;
-    add_param({1, channels_, 1, 1}, filler_of(fields, "scale_filler", 1.0));
-    add_param({1, channels_, 1, 1}, filler_of(fields, "shift_filler", 0.0));
+    add_params(fields, {1, channels_, 1, 1}, "scale_filler", "shift_filler");
   }
 
   ChannelStatistics fixed_statistics(const ChannelView& view) {
@@ -165,11 +188,12 @@ class BNLayer : public Layer {
   }
 
   void update_running(const ChannelStatistics& batch) {
+    const auto old_share = static_cast<float>(momentum_), share = static_cast<float>(1.0 - momentum_);
     float* mean = params[2]->data.write();
     float* variance = params[3]->data.write();
     for (int64_t channel = 0; channel < channels_; ++channel) {
-      mean[channel] = momentum_ * mean[channel] + (1.0f - momentum_) * batch.mean[channel];
-      variance[channel] = momentum_ * variance[channel] + (1.0f - momentum_) * batch.variance[channel];
+      mean[channel] = old_share * mean[channel] + share * batch.mean[channel];
+      variance[channel] = old_share * variance[channel] + share * batch.variance[channel];
     }
   }
 
@@ -182,7 +206,8 @@ class BNLayer : public Layer {
 
   Source source_ = Source::kBatch;
   bool frozen_ = false;
-  float momentum_ = 0.9f, eps_ = 1e-5f;
+  double momentum_ = 0.9;  // how much of the running statistics stays
+  float eps_ = 1e-5f;
   int64_t channels_ = 0;
   std::vector<float> inverse_deviation_;  // of the last forward pass
   Tensor normalised_;                     // (x - mean) / sqrt(variance + eps) of the last forward pass

@@ -49,6 +49,24 @@ def test_bn_of_pspnet_with_stored_statistics(phase: int, frozen: str) -> None:
     close(net.params["l"][2].data, mean)
 
 
+@pytest.mark.parametrize("moving", ["true", "false"])
+def test_bn_of_the_first_files_of_pspnet(moving: str) -> None:
+    fields = f"scale_filler {{ value: 2 }} shift_filler {{ value: 1 }} moving_average: {moving} decay: 0.05"
+    learning = net_of(f'type: "BN" bn_param {{ {fields} }}', (4, 3, 2, 5))
+    x = learning.blobs["x0"].data.copy()
+    mean, variance = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
+    by_batch = 2 * (x - by_channel(mean, 4)) / np.sqrt(by_channel(variance, 4)) + 1
+    close(run(learning), by_batch)
+    assert [blob.data.shape for blob in learning.params["l"]] == [(1, 3, 1, 1)] * 4
+    close(learning.params["l"][2].data.ravel(), 0.05 * mean)
+    close(learning.params["l"][3].data.ravel(), 0.05 * variance)
+    stored = net_of(f'type: "BN" bn_param {{ {fields} }}', (4, 3, 2, 5), phase=caffe_ext.TEST)
+    stored.params["l"][2].data[...] = 0.5
+    stored.params["l"][3].data[...] = 4
+    close(run(stored, x), x - 0.5 + 1 if moving == "true" else by_batch)
+    assert stored.params["l"][3].data[0, 0, 0, 0] == 4
+
+
 @pytest.mark.parametrize("phase", [caffe_ext.TRAIN, caffe_ext.TEST])
 def test_bn_of_segnet(phase: int) -> None:
     fillers = "scale_filler { value: 3 } shift_filler { value: 0.001 }"
@@ -212,7 +230,10 @@ INTERP = 'type: "Interp" interp_param { %s }'
 DEPTHWISE = 'type: "ConvolutionDepthwise" convolution_param { %s }'
 REFUSED: list[tuple[str, list[tuple[int, ...]], str]] = [
     (BN % "", [MAP], "the fields do not tell which BN this is"),
-    (BN % "momentum: 0.9 bn_mode: LEARN", [MAP], "momentum and bn_mode contradict"),
+    (BN % "momentum: 0.9 bn_mode: LEARN", [MAP], "the fields contradict each other about which BN this is"),
+    (BN % "decay: 0.1 bn_mode: LEARN", [MAP], "the fields contradict each other about which BN this is: "),
+    (BN % "decay: -1", [MAP], "decay must be from 0 to 1"),
+    (BN % "frozen: true eps: -1", [MAP], "eps must not be below 0"),
     (BN % "momentum: 1.5", [MAP], "momentum must be from 0 to 1"),
     (BN % "frozen: true", [(4,)], "must have a channel axis"),
     (UP % "upsample_h: 9", [MAP, MAP], "upsample_w is missing"),

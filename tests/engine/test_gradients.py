@@ -193,6 +193,7 @@ ROWS = [
     Row("BN", "train", f"{ONE} bn_param {{ momentum: 0.8 eps: 0.01 }}", X, params=positive, statistics=2),
     Row("BN", "test", f"{ONE} bn_param {{ frozen: false }}", X, params=positive, statistics=2, phase=caffe_ext.TEST),
     Row("BN", "frozen", f"{ONE} bn_param {{ frozen: true }}", X, params=positive, statistics=4),
+    Row("BN", "older", f"{ONE} bn_param {{ decay: 0.1 var_eps: 0.1 }}", X, params=positive, statistics=2),
     Row("BN", "segnet", f"{ONE} bn_param {{ bn_mode: LEARN }}", {"x": (3, 2, 2, 2)}),
     Row("BN", "segnet-inference", f"{ONE} bn_param {{ bn_mode: INFERENCE }}", X),
     Row("BNLL", "", ONE, X),
