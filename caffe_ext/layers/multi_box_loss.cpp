@@ -75,6 +75,8 @@ class MultiBoxLossLayer : public Layer {
   void forward(const Blobs& bottom, const Blobs& top) override {
     const std::vector<Prior> priors = read_priors(*bottom[2]);
     read_truths(*bottom[3]);
+    located_ = bottom[0]->shape();
+    scored_ = bottom[1]->shape();
     offsets_.clear();
     items_.clear();
     matches_ = 0;
@@ -100,6 +102,9 @@ class MultiBoxLossLayer : public Layer {
     // As in the fork boxes and truth have none, which needs not be written down.
     for (const int i : {2, 3}) {
       if (propagate_down[i]) bottom[i]->diff.zero();
+    }
+    if (bottom[0]->shape() != located_ || bottom[1]->shape() != scored_) {
+      fail(ErrorKind::kState, "backward needs a forward pass before it");
     }
     const double weight = *top[0]->diff.read() / normalizer();
     if (propagate_down[0]) {
@@ -322,8 +327,9 @@ class MultiBoxLossLayer : public Layer {
   bool counts_[2] = {true, true};
   BoxShapes shapes_{};
 
-  // Of the forward pass: true boxes by image, of the image at hand the boxes that may be chosen as negatives, the
-  // matched boxes, the boxes whose classes count.
+  // Of the forward pass: shapes of offsets and scores, true boxes by image, of the image at hand the boxes that may be
+  // chosen as negatives, the matched boxes, the boxes whose classes count.
+  Shape located_, scored_;
   std::vector<std::vector<Truth>> truths_;
   std::vector<bool> unmatched_;
   std::vector<Located> offsets_;

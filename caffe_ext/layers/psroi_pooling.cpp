@@ -41,6 +41,7 @@ class PSROIPoolingLayer : public Layer {
 
   void forward(const Blobs& bottom, const Blobs& top) override {
     regions_ = read_regions(bottom);
+    pooled_ = bottom[0]->shape();
     const int64_t width = bottom[0]->shape()[3];
     const float* x = bottom[0]->data.read();
     float* y = top[0]->data.overwrite();
@@ -57,7 +58,7 @@ class PSROIPoolingLayer : public Layer {
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
     if (propagate_down[1]) bottom[1]->diff.zero();
     if (!propagate_down[0]) return;
-    if (static_cast<int64_t>(regions_.size()) != top[0]->shape()[0]) {
+    if (bottom[0]->shape() != pooled_ || static_cast<int64_t>(regions_.size()) != top[0]->shape()[0]) {
       fail(ErrorKind::kState, "backward needs a forward pass before it");
     }
     const int64_t width = bottom[0]->shape()[3];
@@ -98,6 +99,7 @@ class PSROIPoolingLayer : public Layer {
   int64_t outputs_ = 0, group_ = 0;
   float scale_ = 1.0f;
   std::vector<Region> regions_;  // of the last forward pass
+  Shape pooled_;                 // of its maps
 };
 
 REGISTER_LAYER(PSROIPoolingLayer, LayerSpec("PSROIPooling", "means of a grid over each region, each of its own channel")

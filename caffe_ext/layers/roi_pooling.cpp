@@ -35,6 +35,7 @@ class ROIPoolingLayer : public Layer {
     const int64_t height = shape[2], width = shape[3];
     const float* x = bottom[0]->data.read();
     float* y = top[0]->data.overwrite();
+    pooled_ = shape;
     chosen_.resize(top[0]->count());
     image_.clear();
     for (const Region& region : regions) image_.push_back(region.image);
@@ -65,10 +66,10 @@ class ROIPoolingLayer : public Layer {
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
     if (propagate_down[1]) bottom[1]->diff.zero();
     if (!propagate_down[0]) return;
-    if (static_cast<int64_t>(chosen_.size()) != top[0]->count()) {
+    const Shape& shape = bottom[0]->shape();
+    if (shape != pooled_ || static_cast<int64_t>(chosen_.size()) != top[0]->count()) {
       fail(ErrorKind::kState, "backward needs a forward pass before it");
     }
-    const Shape& shape = bottom[0]->shape();
     const float* dy = top[0]->diff.read();
     bottom[0]->diff.zero();
     float* dx = bottom[0]->diff.write();
@@ -101,6 +102,7 @@ class ROIPoolingLayer : public Layer {
 
   int64_t rows_ = 0, columns_ = 0;
   float scale_ = 1.0f;
+  Shape pooled_;                 // of the maps of the last forward pass
   std::vector<int64_t> image_;   // of each region of the last forward pass
   std::vector<int32_t> chosen_;  // of each output: the place in its plane of the element taken, -1 for none
 };

@@ -98,7 +98,7 @@ class SoftmaxWithLossLayer : public Layer {
            " classes");
     }
     by_frequency_ = weighted && given.empty();
-    weights_ = given;
+    if (!by_frequency_ || static_cast<int64_t>(weights_.size()) != view_.channels) weights_ = given;
   }
 
   void count_labels(const float* labels) {

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from box_reference import overlap
 from google.protobuf import text_format
+from one_layer import net_of
 
 from sparknet_dsl import caffe_ext
+from sparknet_dsl.errors import LayerError
 from sparknet_dsl.proto import caffe_pb2
 
 
@@ -142,3 +144,41 @@ def test_only_the_hardest_regions_of_rfcn_learn() -> None:
     np.testing.assert_array_equal(np.flatnonzero(learning), np.sort(hardest))
     np.testing.assert_array_equal(net.blobs["box_pred"].diff.reshape(6, -1).any(axis=1), learning)
     assert all(blob.diff.any() for name in ("cls", "box") for blob in net.params[name])
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes", "smaller"),
+    [
+        (
+            'type: "ROIPooling" roi_pooling_param { pooled_h: 1 pooled_w: 1 }',
+            [(2, 3, 8, 8), (1, 5)],
+            [(1, 3, 2, 2), (1, 5)],
+        ),
+        (
+            'type: "PSROIPooling" psroi_pooling_param { output_dim: 3 group_size: 1 spatial_scale: 1 }',
+            [(2, 3, 8, 8), (1, 5)],
+            [(1, 3, 2, 2), (1, 5)],
+        ),
+        (
+            'type: "MultiBoxLoss" multibox_loss_param { num_classes: 2 mining_type: NONE }',
+            [(2, 12), (2, 6), (1, 2, 12), (1, 1, 1, 8)],
+            [(1, 4), (1, 2), (1, 2, 4), (1, 1, 1, 8)],
+        ),
+    ],
+)
+def test_a_backward_pass_for_other_shapes_than_forward_had(
+    layer: str, shapes: list[tuple[int, ...]], smaller: list[tuple[int, ...]]
+) -> None:
+    net = net_of(layer, *shapes, force=True)
+    for i in range(2 if len(shapes) == 2 else 0):
+        net.blobs[f"x{i}"].data[...] = np.ones(shapes[i])
+    if len(shapes) == 4:
+        net.blobs["x2"].data[...] = np.ones(shapes[2])
+        net.blobs["x3"].data[...] = -1
+    net.forward()
+    net.backward()
+    for i, shape in enumerate(smaller):
+        net.blobs[f"x{i}"].reshape(*shape)
+    net.reshape()
+    with pytest.raises(LayerError, match="backward needs a forward pass before it"):
+        net.backward()
