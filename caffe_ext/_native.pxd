@@ -89,6 +89,7 @@ cdef extern from "core/layer.h" namespace "sparknet" nogil:
         string summary
         vector[string] message_fields
         vector[string] positional_fields
+        vector[string] extension_fields
         vector[string] bottoms_named
         int min_bottoms
         int max_bottoms

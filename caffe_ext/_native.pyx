@@ -142,6 +142,7 @@ def layer_specs() -> list:
             "summary": spec.summary,
             "messages": tuple(spec.message_fields),
             "positional": tuple(spec.positional_fields),
+            "extensions": tuple(spec.extension_fields),
             "min_bottoms": spec.min_bottoms,
             "max_bottoms": None if spec.max_bottoms < 0 else spec.max_bottoms,
             "min_tops": spec.min_tops,

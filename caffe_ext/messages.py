@@ -5,7 +5,7 @@ What the engine does not understand, a fork's field say, it does not pass over: 
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from ..errors import EngineError
 from ..proto import caffe_pb2, text
 from ..proto.upgrade import upgrade_net, upgrade_solver
+from .registry import layer_types
 
 M = TypeVar("M", bound=Message)
 
@@ -51,30 +52,37 @@ def _message(source: str | os.PathLike[str] | M, kind: type[M], upgrade: Callabl
         upgrade(message)
     except ValueError as error:
         raise EngineError(f"{where}: {error}") from error
-    _refuse_unknown(message, where)
+    _refuse_unknown(message, where, _SOLVER_EXTENSIONS if kind is caffe_pb2.SolverParameter else ())
     return message
 
 
-# Extensions of Caffe's own messages that the engine knows; those of other messages are its layers' concern.
-_KNOWN = {"ceil_mode", "warmup_iter", "warmup_start_lr", "min_lr"}
+# Extensions of SolverParameter that the engine heeds; those of layers stand in their registrations.
+_SOLVER_EXTENSIONS = ("warmup_iter", "warmup_start_lr", "min_lr")
 _EXTENSIONS = range(100000, 200000)  # caffe.proto
 
 
-def _refuse_unknown(message: Message, where: str) -> None:
-    """Raises EngineError for the first field that the engine would have to pass over."""
+def _refuse_unknown(message: Message, where: str, known: Collection[str] = ()) -> None:
+    """Raises EngineError for the first field that the engine would have to pass over.
+
+    `known` are the extensions of Caffe's own messages that count here; those of other messages are their layers'
+    concern.
+    """
+    if isinstance(message, caffe_pb2.LayerParameter):
+        where = f"{where}: layer `{message.name}` ({message.type})"
+        if message.type in layer_types():  # an unknown one is refused when the net is made
+            known = layer_types()[message.type].extensions
     for kept in getattr(message, "unknown_field", ()):
         raise _refusal(where, f"{kept.path}.{kept.text}" if kept.path else kept.text)
     for field, value in message.ListFields():
-        if field.type != FieldDescriptor.TYPE_MESSAGE or field.name == "blobs":
-            if field.number in _EXTENSIONS and field.name not in _KNOWN and value != field.default_value:
-                raise _refusal(where, field.name)
-            continue
         own = field.number not in _EXTENSIONS
-        if not own and not isinstance(message, caffe_pb2.LayerParameter):
+        if field.type != FieldDescriptor.TYPE_MESSAGE or field.name == "blobs":
+            if not own and field.name not in known and value != field.default_value:
+                raise _refusal(where, field.name)
+        elif own:
+            for item in value if field.is_repeated else [value]:
+                _refuse_unknown(item, where, known)
+        elif field.name not in known and not isinstance(message, caffe_pb2.LayerParameter):
             raise _refusal(where, field.name)
-        for item in value if field.is_repeated else [value]:
-            if own:
-                _refuse_unknown(item, f"{where}: layer `{item.name}` ({item.type})" if field.name == "layer" else where)
 
 
 def _refusal(where: str, name: str) -> EngineError:

@@ -13,7 +13,8 @@ class LayerType:
     """What the engine knows about a layer type; each is declared in its own file in `caffe_ext/layers/`.
 
     `messages` are the fields of LayerParameter that hold the type's settings, searched in this order; `positional` the
-    settings that may be given by position. `max_bottoms` and `max_tops` are None where any number will do, `same_tops`
+    settings that may be given by position; `extensions` those fields that forks have added to Caffe's own messages and
+    that the type heeds. `max_bottoms` and `max_tops` are None where any number will do, `same_tops`
     asks for as many tops as bottoms. `in_place` allows its top to be its bottom; `reads_bottom` and `reads_top` say
     what its backward pass needs unspoilt by layers that work in place after it. `loss`: its first top counts in the
     objective unless `loss_weight` says otherwise. `source`: its tops are filled from outside.
@@ -23,6 +24,7 @@ class LayerType:
     summary: str
     messages: tuple[str, ...]
     positional: tuple[str, ...]
+    extensions: tuple[str, ...]
     min_bottoms: int
     max_bottoms: int | None
     min_tops: int

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _PROTO = pathlib.Path(__file__).parent / "proto"
 _IMAGE = "data: Input([2, 8, 12, 12])"
 _SCORES = "data: Input([4, 10])\n  label: Input([4])"
+_PRIORS = "image: Input([2, 3, 96, 96])\n  map: Input([2, 8, 12, 12])\n  map, image -> boxes: PriorBox(30, 60, 2)"
 _SEQUENCE = (
     "data: Input([5, 2, 8])        # time steps, streams, numbers\n  cont: Input([5, 2])           # 0 where one begins"
 )
@@ -28,19 +29,31 @@ _SEQUENCE = (
 EXAMPLES: dict[str, str] = {
     "Accuracy": f"{_SCORES}\n  data, label -> top1: Accuracy\n  data, label -> top5: Accuracy(5)",
     "ArgMax": "data: Input([4, 10])\n  data -> best: ArgMax(top_k=3, axis=1)",
+    "Axpy": "factor: Input([2, 8])\n  branch: Input([2, 8, 12, 12])\n  shortcut: Input([2, 8, 12, 12])\n"
+    "  factor, branch, shortcut -> sum: Axpy",
     "BatchNorm": f"{_IMAGE}\n  data -> bn: BatchNorm -> scale: Scale(bias_term=true)! -> relu: ReLU!",
     "BatchReindex": "data: Input([4, 10])\n  which: Input([6])\n  data, which -> y: BatchReindex",
     "Bias": f"{_IMAGE}\n  data -> y: Bias(filler=constant(1))",
+    "BN": f"{_IMAGE}\n  data -> pspnet: BN(slope_filler=constant(1), bias_filler=constant(0), momentum=0.95)\n"
+    "  data -> segnet: BN(scale_filler=constant(1), shift_filler=constant(0.001))",
+    "BoxAnnotatorOHEM": "regions: Input([300, 5])\n  loss: Input([300])\n  label: Input([300])\n"
+    "  weights: Input([300, 8])\n"
+    "  regions, loss, label, weights -> hard_label, hard_weights: BoxAnnotatorOHEM(128)",
     "Clip": f"{_IMAGE}\n  data -> y: Clip(0, 6)",
     "Concat": "a: Input([2, 8, 12, 12])\n  b: Input([2, 4, 12, 12])\n  a, b -> both: Concat",
     "ContrastiveLoss": "a: Input([4, 2])\n  b: Input([4, 2])\n  alike: Input([4])\n"
     "  a, b, alike -> loss: ContrastiveLoss(margin=1)",
     "Convolution": f"{_IMAGE}\n  data -> conv: Convolution(16, 3, pad=1, weight_filler=msra, lr_mult=[1, 2])\n"
     "       -> depthwise: Convolution(16, 3, stride=2, group=16, bias_term=false)",
+    "ConvolutionDepthwise": f"{_IMAGE}\n  data -> y: ConvolutionDepthwise(3, pad=1, weight_filler=msra)",
     "Crop": "data: Input([2, 8, 12, 12])\n  like: Input([2, 3, 6, 6])\n  data, like -> y: Crop(axis=2, offset=3)",
     "Data": 'data, label: Data("path/of/lmdb", batch_size=64, backend=LMDB, crop_size=24) is [_, 3, 24, 24]',
     "Deconvolution": f"{_IMAGE}\n  # Twice the size, by bilinear interpolation that is not learned.\n"
     "  data -> up: Deconvolution(8, 4, stride=2, pad=1, group=8, bias_term=false, weight_filler=bilinear, lr_mult=[0])",
+    "DepthwiseConvolution": f"{_IMAGE}\n  data -> y: DepthwiseConvolution(8, 3, group=8, pad=1, weight_filler=msra)",
+    "DetectionOutput": f"{_PRIORS}\n  offsets: Input([2, 2304])       # 4 for each of 576 boxes\n"
+    "  scores: Input([2, 12096])      # 21 for each\n"
+    "  offsets, scores, boxes -> found: DetectionOutput(21, code_type=CENTER_SIZE, keep_top_k=200) @test",
     "Dropout": f"{_IMAGE}\n  data -> y: Dropout(0.4)",
     "DummyData": "data: DummyData([2, 8, 12, 12], data_filler=gaussian(1))",
     "Eltwise": "a: Input([2, 8])\n  b: Input([2, 8])\n  a, b -> sum: Eltwise\n  a, b -> most: Eltwise(MAX)\n"
@@ -58,28 +71,52 @@ EXAMPLES: dict[str, str] = {
     "InnerProduct": f"{_IMAGE}\n  data -> ip1: InnerProduct(32, weight_filler=xavier, bias_filler=constant)\n"
     "       -> relu: ReLU! -> ip2: InnerProduct(10)",
     "Input": "data: Input([64, 3, 32, 32])\n  a, b: Input([[64, 10], [64]])",
+    "Interp": f"{_IMAGE}\n  data -> larger: Interp(24, 24)\n  data -> smaller: Interp(shrink_factor=2)",
     "LRN": f"{_IMAGE}\n  data -> y: LRN(5, 0.0001, 0.75)",
     "LSTM": f"{_SEQUENCE}\n  data, cont -> h: LSTM(16, weight_filler=uniform(-0.1, 0.1), bias_filler=constant)",
     "MemoryData": "data, label: MemoryData(batch_size=64, channels=3, height=32, width=32)",
+    "MultiBoxLoss": f"{_PRIORS}\n  offsets: Input([2, 2304])       # 4 for each of 576 boxes\n"
+    "  scores: Input([2, 12096])      # 21 for each\n"
+    "  truth: Input([1, 1, 5, 8])     # image, class, -, xmin, ymin, xmax, ymax, difficult\n"
+    "  offsets, scores, boxes, truth -> loss: MultiBoxLoss(21, code_type=CENTER_SIZE)",
     "MultinomialLogisticLoss": f"{_SCORES}\n  data -> prob: Softmax\n  prob, label -> loss: MultinomialLogisticLoss",
+    "Normalize": f"{_IMAGE}\n  data -> y: Normalize(across_spatial=false, scale_filler=constant(20))",
     "Parameter": "table: Parameter([10, 8])",
+    "Permute": f"{_IMAGE}\n  data -> y: Permute([0, 2, 3, 1])     # channels last",
     "Pooling": f"{_IMAGE}\n  data -> most: Pooling(MAX, 3, 2) -> mean: Pooling(AVE, global_pooling=true)",
     "Power": f"{_IMAGE}\n  data -> y: Power(2, 0.5, 1)     # (1 + 0.5 x)²",
+    "PriorBox": "image: Input([2, 3, 96, 96])\n  map: Input([2, 8, 12, 12])\n"
+    "  map, image -> boxes: PriorBox(30, 60, 2, variance=[0.1, 0.1, 0.2, 0.2])",
+    "PSROIPooling": "maps: Input([1, 189, 14, 14])\n  regions: Input([300, 5])\n"
+    "  maps, regions -> y: PSROIPooling(21, 3, 0.0625)",
     "RDDData": 'data, label: RDDData([[32, 1, 28, 28], [32]], source="mnist:DIR", scale=1/256)',
-    "RNN": f"{_SEQUENCE}\n  data, cont -> h: RNN(16, weight_filler=uniform(-0.1, 0.1), bias_filler=constant)",
     "Reduction": f"{_IMAGE}\n  data -> norms: Reduction(SUMSQ, axis=1)",
     "Reshape": f"{_IMAGE}\n  data -> y: Reshape([0, 2, 4, -1])     # 0: as it is, -1: what is left",
+    "RNN": f"{_SEQUENCE}\n  data, cont -> h: RNN(16, weight_filler=uniform(-0.1, 0.1), bias_filler=constant)",
+    "ROIPooling": "maps: Input([1, 8, 14, 14])\n  regions: Input([300, 5])     # image, x1, y1, x2, y2\n"
+    "  maps, regions -> y: ROIPooling(7, 7, 0.0625)",
     "Scale": f"{_IMAGE}\n  factor: Input([2, 8])\n  data -> learned: Scale(bias_term=true)\n"
     "  data, factor -> given: Scale(axis=0)",
+    "SegAccuracy": "scores: Input([2, 21, 12, 12])\n  label: Input([2, 1, 12, 12])\n"
+    "  scores, label -> accuracy: SegAccuracy(ignore_label=255) @test",
+    "ShuffleChannel": f"{_IMAGE}\n  data -> y: ShuffleChannel(4)",
     "SigmoidCrossEntropyLoss": "scores: Input([4, 10])\n  targets: Input([4, 10])\n"
     "  scores, targets -> loss: SigmoidCrossEntropyLoss",
     "Silence": f"{_IMAGE}\n  data -> Silence",
     "Slice": f"{_IMAGE}\n  data -> a, b: Slice(axis=1, slice_point=3)",
+    "SmoothL1Loss": "offsets: Input([4, 8])\n  targets: Input([4, 8])\n  offsets, targets -> loss: SmoothL1Loss(3)",
+    "SmoothL1LossOHEM": "offsets: Input([4, 8])\n  targets: Input([4, 8])\n"
+    "  offsets, targets -> loss, each: SmoothL1LossOHEM(loss_weight=[1, 0])",
     "Softmax": "data: Input([4, 10])\n  data -> prob: Softmax",
     "SoftmaxWithLoss": f"{_SCORES}\n  data, label -> loss: SoftmaxWithLoss(ignore_label=255, loss_weight=0.3)",
+    "SoftmaxWithLossOHEM": f"{_SCORES}\n"
+    "  data, label -> loss, prob, each: SoftmaxWithLossOHEM(ignore_label=-1, loss_weight=[1, 0, 0])",
     "Split": f"{_IMAGE}\n  data -> a, b: Split     # rarely written: two readers of one value do the same",
     "SPP": f"{_IMAGE}\n  data -> y: SPP(3, MAX)",
     "Tile": f"{_IMAGE}\n  data -> y: Tile(axis=1, tiles=2)",
+    "Upsample": f"{_IMAGE}\n  data -> most, where: Pooling(MAX, 2, 2)\n"
+    "  most, where -> back: Upsample     # to where it came from\n"
+    "  data -> larger: Upsample(2)       # each value 2 × 2 times",
     "WindowData": 'data, label: WindowData("windows.txt", batch_size=16, crop_size=24) is [_, 3, 24, 24]',
 }
 

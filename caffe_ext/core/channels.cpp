@@ -80,6 +80,19 @@ int fit_axes(const Message& fields, const Shape& part, const Shape& bottom, cons
               blamed);
 }
 
+ChannelStatistics channel_statistics(const ChannelView& view, const float* values, int64_t count) {
+  ChannelStatistics result;
+  result.mean = channel_sums(view, [=](int64_t at, int64_t) { return values[at]; });
+  for (float& value : result.mean) value /= static_cast<float>(count);
+  // Padding is 0, as its mean is: it adds nothing.
+  result.variance = channel_sums(view, [=, means = result.mean.data()](int64_t at, int64_t channel) {
+    const float centred = values[at] - means[channel];
+    return centred * centred;
+  });
+  for (float& value : result.variance) value /= static_cast<float>(count);
+  return result;
+}
+
 std::vector<float> padded_channels(const ChannelView& view, const float* values, int64_t count) {
   std::vector<float> padded(values, values + count);
   padded.resize(view.channels(), 0.0f);

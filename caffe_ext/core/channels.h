@@ -110,4 +110,12 @@ std::vector<float> channel_sums(const ChannelView& view, const Value& value) {
   return {totals.begin(), totals.end()};
 }
 
+// Of each channel; the variance is the biased one.
+struct ChannelStatistics {
+  std::vector<float> mean, variance;
+};
+
+// Of `count` values of each channel, 0 for channels that are padding.
+ChannelStatistics channel_statistics(const ChannelView& view, const float* values, int64_t count);
+
 }  // namespace sparknet

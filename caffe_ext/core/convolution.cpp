@@ -23,8 +23,9 @@ void ConvolutionBase::setup(const Blobs& bottom, const Blobs&) {
   const Shape& shape = bottom[0]->shape();
   window_ = Window(fields, shape);
   channels_ = shape[window_.axis];
-  outputs_ = fields.integer("num_output");
-  groups_ = fields.integer("group");
+  const Channels chosen = channels_of(fields, channels_);
+  outputs_ = chosen.outputs;
+  groups_ = chosen.groups;
   if (outputs_ < 1) fail(ErrorKind::kField, "num_output must be at least 1");
   if (channels_ < 1) fail(ErrorKind::kShape, "the bottom (", to_string(shape), ") has no channels");
   if (groups_ < 1 || channels_ % groups_ != 0 || outputs_ % groups_ != 0) {
@@ -35,6 +36,10 @@ void ConvolutionBase::setup(const Blobs& bottom, const Blobs&) {
   weights.insert(weights.end(), window_.kernel.begin(), window_.kernel.end());
   add_param(weights, fields.message("weight_filler"));
   if (fields.flag("bias_term")) add_param({outputs_}, fields.message("bias_filler"));
+}
+
+ConvolutionBase::Channels ConvolutionBase::channels_of(const Message& fields, int64_t) const {
+  return {fields.integer("num_output"), fields.integer("group")};
 }
 
 void ConvolutionBase::reshape(const Blobs& bottom, const Blobs& top) {

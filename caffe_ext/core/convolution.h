@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "core/dnnl_util.h"
 #include "core/layer.h"
@@ -22,6 +23,12 @@ class ConvolutionBase : public Layer {
  protected:
   // `transposed`: the bottoms are the narrow arrays.
   ConvolutionBase(const Message& param, Phase phase, bool transposed) : Layer(param, phase), transposed_(transposed) {}
+
+  struct Channels {
+    int64_t outputs, groups;
+  };
+  // num_output and group, for a bottom of that many channels.
+  virtual Channels channels_of(const Message& fields, int64_t bottom_channels) const;
 
   bool has_bias() const { return params.size() > 1; }
   const Window& window() const { return window_; }
@@ -59,5 +66,17 @@ class ConvolutionBase : public Layer {
   Converted weights_, backward_data_weights_;
   dnnl::memory weights_gradient_, bias_gradient_;
 };
+
+// How the convolutions are registered.
+inline LayerSpec convolution_spec(const std::string& type, const std::string& summary) {
+  return LayerSpec(type, summary)
+      .messages({"convolution_param"})
+      .positional({"num_output", "kernel_size"})
+      .bottoms(1, LayerSpec::kAny)
+      .tops(1, LayerSpec::kAny)
+      .same_tops()
+      .reads_bottom()
+      .most(2);
+}
 
 }  // namespace sparknet

@@ -96,6 +96,7 @@ struct LayerSpec {
   std::string summary;
   std::vector<std::string> message_fields;
   std::vector<std::string> positional_fields;
+  std::vector<std::string> extension_fields;
   std::vector<std::string> bottoms_named;
   int min_bottoms = 1, max_bottoms = 1;
   int min_tops = 1, max_tops = 1;
@@ -111,6 +112,8 @@ struct LayerSpec {
   LayerSpec& messages(std::vector<std::string> fields) { return message_fields = std::move(fields), *this; }
   // Settings that may be given by position.
   LayerSpec& positional(std::vector<std::string> fields) { return positional_fields = std::move(fields), *this; }
+  // Fields that forks have added to Caffe's own messages and that the type heeds; any other is refused.
+  LayerSpec& extensions(std::vector<std::string> fields) { return extension_fields = std::move(fields), *this; }
   // What the bottoms mean, for error messages.
   LayerSpec& named(std::vector<std::string> names) { return bottoms_named = std::move(names), *this; }
   LayerSpec& bottoms(int least, int most) { return min_bottoms = least, max_bottoms = most, *this; }

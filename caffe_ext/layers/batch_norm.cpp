@@ -47,7 +47,8 @@ class BatchNormLayer : public Layer {
     const float* x = bottom[0]->data.read_as(view.layout);
     const int64_t values = bottom[0]->count() / channels_;  // of a channel
 
-    std::vector<float> mean, variance;
+    ChannelStatistics batch;
+    std::vector<float>&mean = batch.mean, &variance = batch.variance;
     if (use_global_) {
       const float weight = params[2]->data.read()[0];
       const float factor = weight == 0.0f ? 0.0f : 1.0f / weight;
@@ -56,14 +57,7 @@ class BatchNormLayer : public Layer {
       for (float& value : mean) value *= factor;
       for (float& value : variance) value *= factor;
     } else {
-      mean = channel_sums(view, [&](int64_t at, int64_t) { return x[at]; });
-      for (float& value : mean) value /= static_cast<float>(values);
-      // Padding is 0, as its mean is: it adds nothing.
-      variance = channel_sums(view, [&, means = mean.data()](int64_t at, int64_t channel) {
-        const float centred = x[at] - means[channel];
-        return centred * centred;
-      });
-      for (float& value : variance) value /= static_cast<float>(values);
+      batch = channel_statistics(view, x, values);
       update_statistics(mean, variance, values);
     }
 

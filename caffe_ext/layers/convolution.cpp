@@ -1,5 +1,7 @@
 #include "core/convolution.h"
 
+#include "core/error.h"
+
 namespace sparknet {
 
 // Convolution (cross-correlation, as everywhere in deep learning) of C channels with num_output filters over any number
@@ -28,13 +30,47 @@ class ConvolutionLayer : public ConvolutionBase {
   }
 };
 
-REGISTER_LAYER(ConvolutionLayer, LayerSpec("Convolution", "convolution with learned filters, plus a bias")
-                                     .messages({"convolution_param"})
-                                     .positional({"num_output", "kernel_size"})
-                                     .bottoms(1, LayerSpec::kAny)
-                                     .tops(1, LayerSpec::kAny)
-                                     .same_tops()
-                                     .reads_bottom()
-                                     .most(2));
+// Convolution of each channel by itself, under the names of two implementations. ConvolutionDepthwise (pull request
+// 5665 of BVLC Caffe) takes neither num_output nor group, though its files may give them: both are the bottom's
+// channels.
+class ConvolutionDepthwiseLayer : public ConvolutionLayer {
+ public:
+  using ConvolutionLayer::ConvolutionLayer;
+
+ protected:
+  Channels channels_of(const Message& fields, int64_t bottom_channels) const override {
+    for (const char* field : {"num_output", "group"}) {
+      if (fields.has(field) && fields.integer(field) != bottom_channels) {
+        fail(ErrorKind::kField, field, " must be the number of channels of the bottom, ", bottom_channels, ", not ",
+             fields.integer(field), "; it may be left away");
+      }
+    }
+    return {bottom_channels, bottom_channels};
+  }
+};
+
+// DepthwiseConvolution (github.com/yonghenglh6/DepthwiseConvolution) is Convolution with a kernel for GPUs that takes
+// `group` to be the number of channels; its published models say so. Where `group` is another number, CPU and GPU
+// disagree there.
+class DepthwiseConvolutionLayer : public ConvolutionLayer {
+ public:
+  using ConvolutionLayer::ConvolutionLayer;
+
+ protected:
+  Channels channels_of(const Message& fields, int64_t bottom_channels) const override {
+    if (fields.integer("group") != bottom_channels) {
+      fail(ErrorKind::kField, "group must be the number of channels of the bottom, ", bottom_channels, ", not ",
+           fields.integer("group"));
+    }
+    return ConvolutionLayer::channels_of(fields, bottom_channels);
+  }
+};
+
+REGISTER_LAYER(ConvolutionLayer, convolution_spec("Convolution", "convolution with learned filters, plus a bias"));
+REGISTER_LAYER(ConvolutionDepthwiseLayer,
+               convolution_spec("ConvolutionDepthwise", "convolution of each channel by itself, plus a bias")
+                   .positional({"kernel_size"}));
+REGISTER_LAYER(DepthwiseConvolutionLayer,
+               convolution_spec("DepthwiseConvolution", "convolution of each channel by itself (group: its channels)"));
 
 }  // namespace sparknet

@@ -48,13 +48,6 @@ class DeconvolutionLayer : public ConvolutionBase {
   }
 };
 
-REGISTER_LAYER(DeconvolutionLayer, LayerSpec("Deconvolution", "the transpose of a convolution, plus a bias")
-                                       .messages({"convolution_param"})
-                                       .positional({"num_output", "kernel_size"})
-                                       .bottoms(1, LayerSpec::kAny)
-                                       .tops(1, LayerSpec::kAny)
-                                       .same_tops()
-                                       .reads_bottom()
-                                       .most(2));
+REGISTER_LAYER(DeconvolutionLayer, convolution_spec("Deconvolution", "the transpose of a convolution, plus a bias"));
 
 }  // namespace sparknet

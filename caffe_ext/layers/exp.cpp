@@ -2,15 +2,13 @@
 
 #include "core/elementwise.h"
 #include "core/error.h"
-#include "core/layer.h"
-#include "core/parallel.h"
 
 namespace sparknet {
 
 // y = base^(shift + scale x); base -1, the default, stands for e.
-class ExpLayer : public Layer {
+class ExpLayer : public ElementwiseLayer {
  public:
-  using Layer::Layer;
+  using ElementwiseLayer::ElementwiseLayer;
 
   void setup(const Blobs&, const Blobs&) override {
     const Message& own = param().message("exp_param");
@@ -23,26 +21,15 @@ class ExpLayer : public Layer {
     outer_ = static_cast<float>(std::exp(log_base * own.real("shift")));
   }
 
-  void reshape(const Blobs& bottom, const Blobs& top) override {
-    if (top[0] != bottom[0]) top[0]->reshape(bottom[0]->shape());
-  }
-
   void forward(const Blobs& bottom, const Blobs& top) override {
-    const NativeView x = unpadded(bottom[0]->data);
-    float* y = top[0]->data.overwrite_as(x.layout);
-    parallel_for(x.count, kElementGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) y[i] = outer_ * std::exp(inner_ * x.values[i]);
-    });
+    map(unpadded(bottom[0]->data), top[0]->data,
+        [inner = inner_, outer = outer_](float x) { return outer * std::exp(inner * x); });
   }
 
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
     if (!propagate_down[0]) return;
-    const NativeView y = top[0]->data.native();
-    const float* dy = top[0]->diff.read_as(y.layout);
-    float* dx = bottom[0]->diff.overwrite_as(y.layout);
-    parallel_for(y.count, kElementGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) dx[i] = dy[i] * y.values[i] * inner_;
-    });
+    map(top[0]->data.native(), top[0]->diff, bottom[0]->diff,
+        [inner = inner_](float y, float dy) { return dy * y * inner; });
   }
 
  private:

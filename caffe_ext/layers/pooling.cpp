@@ -342,6 +342,7 @@ class PoolingLayer : public Layer {
 REGISTER_LAYER(PoolingLayer, LayerSpec("Pooling", "maximum or average of the windows of each channel")
                                  .messages({"pooling_param"})
                                  .positional({"pool", "kernel_size", "stride"})
+                                 .extensions({"ceil_mode"})
                                  .tops(1, 2));
 
 }  // namespace sparknet

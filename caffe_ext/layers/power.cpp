@@ -1,10 +1,7 @@
-#include <algorithm>
 #include <cmath>
 
 #include "core/elementwise.h"
 #include "core/error.h"
-#include "core/layer.h"
-#include "core/parallel.h"
 
 namespace sparknet {
 
@@ -13,9 +10,9 @@ namespace sparknet {
 //
 // The type does not say reads_bottom(), because with power 1 it reads none. With others, as in Caffe, a layer that has
 // overwritten the bottom in place since then makes the gradient wrong.
-class PowerLayer : public Layer {
+class PowerLayer : public ElementwiseLayer {
  public:
-  using Layer::Layer;
+  using ElementwiseLayer::ElementwiseLayer;
 
   void setup(const Blobs&, const Blobs&) override {
     const Message& own = param().message("power_param");
@@ -24,41 +21,36 @@ class PowerLayer : public Layer {
     shift_ = static_cast<float>(own.real("shift"));
   }
 
-  void reshape(const Blobs& bottom, const Blobs& top) override {
-    if (top[0] != bottom[0]) top[0]->reshape(bottom[0]->shape());
-  }
-
   void forward(const Blobs& bottom, const Blobs& top) override {
-    const float power = power_, scale = scale_, shift = shift_;
     const NativeView x = unpadded(bottom[0]->data);
-    float* y = top[0]->data.overwrite_as(x.layout);
-    parallel_for(x.count, kElementGrain, [&](int64_t begin, int64_t end) {
-      if (power * scale == 0.0f) {
-        std::fill(y + begin, y + end, power == 0.0f ? 1.0f : std::pow(shift, power));
-      } else if (power == 1.0f) {
-        for (int64_t i = begin; i < end; ++i) y[i] = shift + scale * x.values[i];
-      } else if (power == 2.0f) {
-        for (int64_t i = begin; i < end; ++i) y[i] = (shift + scale * x.values[i]) * (shift + scale * x.values[i]);
-      } else {
-        for (int64_t i = begin; i < end; ++i) y[i] = std::pow(shift + scale * x.values[i], power);
-      }
-    });
+    Tensor& y = top[0]->data;
+    if (power_ * scale_ == 0.0f) {
+      map(x, y, [value = power_ == 0.0f ? 1.0f : std::pow(shift_, power_)](float) { return value; });
+    } else if (power_ == 1.0f) {
+      map(x, y, [scale = scale_, shift = shift_](float value) { return shift + scale * value; });
+    } else if (power_ == 2.0f) {
+      map(x, y, [scale = scale_, shift = shift_](float value) {
+        const float sum = shift + scale * value;
+        return sum * sum;
+      });
+    } else {
+      map(x, y, [power = power_, scale = scale_, shift = shift_](float value) {
+        return std::pow(shift + scale * value, power);
+      });
+    }
   }
 
   // dx = dy power scale (shift + scale x)^(power - 1)
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
     if (!propagate_down[0]) return;
-    const float power = power_, scale = scale_, shift = shift_, slope = power_ * scale_;
+    const float slope = power_ * scale_;
+    Tensor& dx = bottom[0]->diff;
     if (slope == 0.0f) {
-      bottom[0]->diff.zero();
+      dx.zero();
       return;
     }
-    if (power == 1.0f) {
-      const NativeView dy = top[0]->diff.native();
-      float* dx = bottom[0]->diff.overwrite_as(dy.layout);
-      parallel_for(dy.count, kElementGrain, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) dx[i] = slope * dy.values[i];
-      });
+    if (power_ == 1.0f) {
+      map(top[0]->diff.native(), dx, [slope](float dy) { return slope * dy; });
       return;
     }
     if (top[0] == bottom[0]) {
@@ -66,17 +58,15 @@ class PowerLayer : public Layer {
            "give the layer a top of its own");
     }
     const NativeView x = unpadded(bottom[0]->data);
-    const float* dy = top[0]->diff.read_as(x.layout);
-    float* dx = bottom[0]->diff.overwrite_as(x.layout);
-    parallel_for(x.count, kElementGrain, [&](int64_t begin, int64_t end) {
-      if (power == 2.0f) {
-        for (int64_t i = begin; i < end; ++i) dx[i] = dy[i] * slope * (shift + scale * x.values[i]);
-      } else {
-        for (int64_t i = begin; i < end; ++i) {
-          dx[i] = dy[i] * slope * std::pow(shift + scale * x.values[i], power - 1.0f);
-        }
-      }
-    });
+    if (power_ == 2.0f) {
+      map(x, top[0]->diff, dx, [slope, scale = scale_, shift = shift_](float value, float dy) {
+        return dy * slope * (shift + scale * value);
+      });
+    } else {
+      map(x, top[0]->diff, dx, [slope, below = power_ - 1.0f, scale = scale_, shift = shift_](float value, float dy) {
+        return dy * slope * std::pow(shift + scale * value, below);
+      });
+    }
   }
 
  private:

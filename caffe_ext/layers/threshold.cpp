@@ -1,29 +1,20 @@
 #include "core/elementwise.h"
 #include "core/error.h"
-#include "core/layer.h"
-#include "core/parallel.h"
 
 namespace sparknet {
 
 // 1 where x > threshold, else 0.
-class ThresholdLayer : public Layer {
+class ThresholdLayer : public ElementwiseLayer {
  public:
-  using Layer::Layer;
+  using ElementwiseLayer::ElementwiseLayer;
 
   void setup(const Blobs&, const Blobs&) override {
     threshold_ = static_cast<float>(param().message("threshold_param").real("threshold"));
   }
 
-  void reshape(const Blobs& bottom, const Blobs& top) override {
-    if (top[0] != bottom[0]) top[0]->reshape(bottom[0]->shape());
-  }
-
   void forward(const Blobs& bottom, const Blobs& top) override {
-    const NativeView x = unpadded(bottom[0]->data);
-    float* y = top[0]->data.overwrite_as(x.layout);
-    parallel_for(x.count, kElementGrain, [&, threshold = threshold_](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) y[i] = x.values[i] > threshold ? 1.0f : 0.0f;
-    });
+    map(unpadded(bottom[0]->data), top[0]->data,
+        [threshold = threshold_](float x) { return x > threshold ? 1.0f : 0.0f; });
   }
 
   void backward(const Blobs&, const std::vector<bool>& propagate_down, const Blobs& bottom) override {

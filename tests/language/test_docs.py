@@ -41,7 +41,7 @@ def test_the_import_of_a_fork(tmp_path: pathlib.Path) -> None:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     model = compile_file(tmp_path / "imported.snet")
-    assert [layer.type for layer in model.net.layer] == ["Input", "Pooling", "ROIPooling", "InnerProduct"]
+    assert [layer.type for layer in model.net.layer] == ["Input", "Pooling", "Proposal", "InnerProduct"]
     assert model.reports["TRAIN"].blobs["pool"] == (1, 3, 15, 15)
     assert [(found.code, found.severity) for found in model.diagnostics] == [("S311", "warning")]
 

@@ -88,44 +88,136 @@ def test_the_corpus_was_there() -> None:
     assert len(SOLVERS) >= 25
 
 
-DIALECTS = [
-    'type: "ROIPooling" roi_pooling_param { pooled_h: 7 pooled_w: 7 spatial_scale: 0.0625 }',
-    'type: "PSROIPooling" psroi_pooling_param { spatial_scale: 0.0625 output_dim: 21 group_size: 7 }',
-    'type: "SmoothL1Loss" smooth_l1_loss_param { sigma: 3 }',
-    'type: "SmoothL1LossOHEM" loss_param { normalize: false }',
-    'type: "BoxAnnotatorOHEM" box_annotator_ohem_param { roi_per_img: 128 ignore_label: -1 }',
-    'type: "Proposal" proposal_param { feat_stride: 16 ratio: [0.5, 1, 2] scale: [8, 16, 32] nms_thresh: 0.7 }',
-    'type: "BN" bn_param { slope_filler { value: 1 } bias_filler { value: 0 } frozen: true momentum: 0.95 }',
-    'type: "BN" bn_param { scale_filler { value: 1 } shift_filler { value: 0.001 } bn_mode: INFERENCE }',
-    'type: "Upsample" upsample_param { scale: 2 upsample_w: 60 upsample_h: 45 pad_out_h: true }',
-    'type: "Interp" interp_param { height: 60 width: 60 zoom_factor: 8 pad_beg: 0 pad_end: 0 }',
-    'type: "DenseImageData" dense_image_data_param { source: "list.txt" batch_size: 4 shuffle: true }',
-    'type: "ImageSegData" image_data_param { label_type: PIXEL } transform_param { scale_factors: [0.5, 1.5] }',
-    'type: "SegAccuracy" seg_accuracy_param { ignore_label: 255 reset: false }',
-    'type: "ConvolutionDepthwise" convolution_param { kernel_size: 3 }',
-    'type: "Normalize" norm_param { across_spatial: false scale_filler { value: 20 } channel_shared: false }',
-    'type: "Permute" permute_param { order: [0, 2, 3, 1] }',
-    'type: "PriorBox" prior_box_param { min_size: 30 max_size: 60 aspect_ratio: 2 variance: [0.1, 0.2] offset: 0.5 }',
-    'type: "MultiBoxLoss" multibox_loss_param { loc_loss_type: SMOOTH_L1 code_type: CENTER_SIZE mining_type: NONE }',
-    'type: "DetectionOutput" detection_output_param { nms_param { top_k: 400 } code_type: CENTER_SIZE }',
-    'type: "DetectionEvaluate" detection_evaluate_param { num_classes: 21 evaluate_difficult_gt: false }',
-    'type: "AnnotatedData" annotated_data_param { batch_sampler { sampler { min_scale: 0.3 } } } transform_param { '
-    "resize_param { height: 300 width: 300 interp_mode: [LINEAR, AREA] } expand_param { prob: 0.5 } "
-    "distort_param { hue_prob: 0.5 } emit_constraint { emit_type: CENTER } noise_param { prob: 0 } }",
-    'type: "ShuffleChannel" shuffle_channel_param { group: 3 }',
-    'type: "Axpy"',
-    'type: "ReLU6"',
-    'type: "FocalLoss" focal_loss_param { alpha: 0.25 }',
-    'type: "CenterLoss" center_loss_param { num_output: 10 center_filler { type: "xavier" } }',
-    'type: "ROIAlign" roi_align_param { pooled_h: 7 pooled_w: 7 }',
+# A layer as the forks' files have it, the shapes of its bottoms, and those of its tops; None where the engine does not
+# have the type.
+DIALECTS: list[tuple[str, list[list[int]], list[list[int]] | None]] = [
+    (
+        'type: "ROIPooling" roi_pooling_param { pooled_h: 7 pooled_w: 6 spatial_scale: 0.0625 }',
+        [[2, 3, 14, 14], [9, 5]],
+        [[9, 3, 7, 6]],
+    ),
+    (
+        'type: "PSROIPooling" psroi_pooling_param { spatial_scale: 0.0625 output_dim: 21 group_size: 7 }',
+        [[1, 1029, 14, 14], [9, 5, 1, 1]],
+        [[9, 21, 7, 7]],
+    ),
+    ('type: "SmoothL1Loss" smooth_l1_loss_param { sigma: 3 }', [[9, 8]] * 4, [[]]),
+    ('type: "SmoothL1LossOHEM" loss_param { normalize: false }', [[9, 8, 1, 1]] * 3, [[], [9, 1, 1, 1]]),
+    ('type: "SoftmaxWithLossOHEM"', [[9, 21], [9]], [[], [9, 21, 1, 1], [9, 1, 1, 1]]),
+    (
+        'type: "BoxAnnotatorOHEM" box_annotator_ohem_param { roi_per_img: 128 ignore_label: -1 }',
+        [[9, 5], [9, 1, 1, 1], [9], [9, 8]],
+        [[9, 1, 1, 1], [9, 8, 1, 1]],
+    ),
+    (
+        'type: "Proposal" proposal_param { feat_stride: 16 ratio: [0.5, 1, 2] scale: [8, 16, 32] nms_thresh: 0.7 }',
+        [[1]],
+        None,
+    ),
+    (
+        'type: "BN" bn_param { slope_filler { value: 1 } bias_filler { value: 0 } frozen: true momentum: 0.95 }',
+        [[2, 3, 7, 7]],
+        [[2, 3, 7, 7]],
+    ),
+    (
+        'type: "BN" bn_param { scale_filler { value: 1 } shift_filler { value: 0.001 } bn_mode: INFERENCE }',
+        [[2, 3, 7, 7]],
+        [[2, 3, 7, 7]],
+    ),
+    (
+        'type: "Upsample" upsample_param { scale: 2 upsample_w: 60 upsample_h: 45 pad_out_h: true }',
+        [[2, 3, 23, 30]] * 2,
+        [[2, 3, 45, 60]],
+    ),
+    ('type: "Upsample" upsample_param { scale: 2 pad_out_h: true }', [[2, 3, 23, 30]] * 2, [[2, 3, 45, 60]]),
+    ('type: "Upsample" upsample_param { scale: 2 }', [[1, 256, 13, 13]], [[1, 256, 26, 26]]),
+    ('type: "Interp" interp_param { height: 60 width: 60 pad_beg: 0 pad_end: 0 }', [[1, 3, 7, 7]], [[1, 3, 60, 60]]),
+    ('type: "Interp" interp_param { zoom_factor: 8 }', [[1, 21, 41, 41]], [[1, 21, 321, 321]]),
+    ('type: "DenseImageData" dense_image_data_param { source: "list.txt" batch_size: 4 shuffle: true }', [], None),
+    (
+        'type: "ImageSegData" image_data_param { label_type: PIXEL } transform_param { scale_factors: [0.5, 1.5] }',
+        [],
+        None,
+    ),
+    (
+        'type: "SegAccuracy" seg_accuracy_param { ignore_label: 255 reset: false }',
+        [[2, 21, 7, 7], [2, 1, 7, 7]],
+        [[1, 1, 1, 3]],
+    ),
+    ('type: "ConvolutionDepthwise" convolution_param { kernel_size: 3 }', [[2, 3, 7, 7]], [[2, 3, 5, 5]]),
+    (
+        'type: "DepthwiseConvolution" convolution_param { num_output: 3 kernel_size: 3 group: 3 engine: CAFFE }',
+        [[2, 3, 7, 7]],
+        [[2, 3, 5, 5]],
+    ),
+    (
+        'type: "Normalize" norm_param { across_spatial: false scale_filler { value: 20 } channel_shared: false }',
+        [[2, 3, 7, 7]],
+        [[2, 3, 7, 7]],
+    ),
+    ('type: "Permute" permute_param { order: [0, 2, 3, 1] }', [[2, 3, 7, 8]], [[2, 7, 8, 3]]),
+    (
+        'type: "PriorBox" prior_box_param { min_size: 30 max_size: 60 aspect_ratio: 2 flip: true clip: false '
+        "variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2 step: 8 offset: 0.5 }",
+        [[1, 512, 38, 38], [1, 3, 300, 300]],
+        [[1, 2, 23104]],
+    ),
+    (
+        'type: "MultiBoxLoss" include { phase: TRAIN } multibox_loss_param { loc_loss_type: SMOOTH_L1 num_classes: 21 '
+        "conf_loss_type: SOFTMAX loc_weight: 1 share_location: true match_type: PER_PREDICTION overlap_threshold: 0.5 "
+        "use_prior_for_matching: true background_label_id: 0 use_difficult_gt: true neg_pos_ratio: 3 neg_overlap: 0.5 "
+        "code_type: CENTER_SIZE ignore_cross_boundary_bbox: false mining_type: MAX_NEGATIVE } "
+        "propagate_down: [true, true, false, false] loss_param { normalization: VALID }",
+        [[2, 34928], [2, 183372], [1, 2, 34928], [1, 1, 5, 8]],
+        [[]],
+    ),
+    (
+        'type: "DetectionOutput" include { phase: TEST } detection_output_param { num_classes: 21 share_location: true '
+        "background_label_id: 0 nms_param { nms_threshold: 0.45 top_k: 400 } code_type: CENTER_SIZE keep_top_k: 200 "
+        'save_output_param { label_map_file: "labelmap.prototxt" } confidence_threshold: 0.01 }',
+        [[1, 34928], [1, 183372], [1, 2, 34928]],
+        [[1, 1, 1, 7]],
+    ),
+    (
+        'type: "DetectionEvaluate" detection_evaluate_param { num_classes: 21 evaluate_difficult_gt: false }',
+        [[1]],
+        None,
+    ),
+    (
+        'type: "AnnotatedData" annotated_data_param { batch_sampler { sampler { min_scale: 0.3 } } } transform_param { '
+        "resize_param { height: 300 width: 300 interp_mode: [LINEAR, AREA] } expand_param { prob: 0.5 } "
+        "distort_param { hue_prob: 0.5 } emit_constraint { emit_type: CENTER } noise_param { prob: 0 } }",
+        [],
+        None,
+    ),
+    ('type: "ShuffleChannel" shuffle_channel_param { group: 3 }', [[2, 6, 7, 7]], [[2, 6, 7, 7]]),
+    ('type: "Axpy"', [[2, 3, 1, 1], [2, 3, 7, 7], [2, 3, 7, 7]], [[2, 3, 7, 7]]),
+    ('type: "ReLU6"', [[2, 3]], [[2, 3]]),
+    ('type: "SeLu" selu_param { alpha: 1.67 lambda: 1.05 }', [[2, 3]], [[2, 3]]),
+    ('type: "SeLuDropout" selu_dropout_param { dropout_ratio: 0.05 }', [[2, 3]], [[2, 3]]),
+    ('type: "FocalLoss" focal_loss_param { alpha: 0.25 }', [[1]], None),
+    ('type: "CenterLoss" center_loss_param { num_output: 10 center_filler { type: "xavier" } }', [[1]], None),
+    ('type: "ROIAlign" roi_align_param { pooled_h: 7 pooled_w: 7 }', [[1]], None),
 ]
 
 
-@pytest.mark.parametrize("body", DIALECTS, ids=lambda body: body.split('"')[1])
-def test_the_forks_fields_are_fields(tmp_path: pathlib.Path, body: str) -> None:
-    model = load(write(tmp_path, f'{NET} layer {{ name: "odd" bottom: "data" top: "odd" {body} }}'))
-    assert not model.net.layer[1].unknown_field
-    assert {found.code for found in model.diagnostics} <= {"S311", "S202", "S203"}
+@pytest.mark.parametrize(("body", "bottoms", "tops"), DIALECTS, ids=[case[0].split('"')[1] for case in DIALECTS])
+def test_the_forks_fields_are_fields(
+    tmp_path: pathlib.Path, body: str, bottoms: list[list[int]], tops: list[list[int]] | None
+) -> None:
+    written = ""
+    for i, shape in enumerate(bottoms):
+        written += f'layer {{ name: "x{i}" type: "Input" top: "x{i}" input_param {{ shape {{ dim: {shape} }} }} }}\n'
+    names = [f'bottom: "x{i}"' for i in range(len(bottoms))] + [f'top: "y{i}"' for i in range(len(tops or [[]]))]
+    model = load(write(tmp_path, f'{written} layer {{ name: "odd" {" ".join(names)} {body} }}'))
+    odd = model.net.layer[-1]
+    assert not odd.unknown_field
+    if tops is None:
+        assert {found.code for found in model.diagnostics} == {"S311"}
+    else:
+        assert not model.diagnostics
+        phase = caffe_pb2.Phase.Name(odd.include[0].phase) if odd.include else "TRAIN"
+        assert [list(model.reports[phase].blobs[name] or ()) for name in odd.top] == tops
     assert text_format.Parse(to_text(model.net), caffe_pb2.NetParameter()) == model.net
 
 
