@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import DivergedError, EngineError, WeightsError
 from ..proto import caffe_pb2
 from . import _native
+from .debug import log_values
 from .messages import net_message, solver_message
 from .net import TEST, TRAIN, Net, pick_seed
 from .state import read_state, write_state
@@ -33,6 +34,8 @@ class Solver:
     Raises EngineError for settings that make no sense, LayerError for what a layer refuses.
     """
 
+    _type: str | None = None  # of a subclass
+
     def __init__(
         self,
         param: str | os.PathLike[str] | caffe_pb2.SolverParameter,
@@ -41,6 +44,8 @@ class Solver:
         seed: int | None = None,
     ) -> None:
         self.param = solver_message(param)
+        if self._type is not None:
+            self.param.type = self._type
         self._path = None if isinstance(param, caffe_pb2.SolverParameter) else pathlib.Path(param)
         if seed is None and self.param.random_seed >= 0:
             seed = self.param.random_seed
@@ -50,6 +55,10 @@ class Solver:
         )
         self.test_nets = [_build(message, TEST, state, self._seed) for message, state in _test_nets(self.param, net)]
         self._native = _native.Solver(self.param, self.net._native)
+        self._callbacks: list[tuple[Callable[[], object], Callable[[], object]]] = []
+        if self.param.debug_info:
+            for each in [self.net, *self.test_nets]:
+                log_values(each)
         self._losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))
         for paths in self.param.weights:
             for path in paths.split(","):
@@ -100,23 +109,34 @@ class Solver:
         for done in range(n):
             if self._test_is_due() and (self.iter > 0 or self.param.test_initialization):
                 self.test_all(test_feed)
+            for on_start, _ in self._callbacks:
+                on_start()
             self.net.clear_param_diffs()
             loss = 0.0
             for each in range(size):
                 if feed is not None:
                     feed(done * size + each)
                 # Without Net's own forward and backward, which would make views of all outputs.
-                self.net.loss = self.net._native.forward(0, len(self.net.layers))
-                loss += self.net.loss
-                self.net._native.backward(0, len(self.net.layers))
+                loss += self.net._forward(0, len(self.net.layers) - 1)
+                self.net._backward(len(self.net.layers) - 1, 0)
             losses.append(loss / size)
             self._losses.append(losses[-1])
             if self.param.display and self.iter % self.param.display == 0:
                 _log.info("iteration %d: loss %.6g, rate %.6g", self.iter, self.smoothed_loss, self.lr)
-            self._native.apply_update()
+            for _, on_gradients in self._callbacks:
+                on_gradients()
+            self.apply_update()
             if self.param.snapshot and self.iter % self.param.snapshot == 0:
                 self.snapshot()
         return losses
+
+    def apply_update(self) -> None:
+        """Updates the parameters by the gradients that are there, and counts an iteration."""
+        self._native.apply_update()
+
+    def add_callback(self, on_start: Callable[[], object], on_gradients: Callable[[], object]) -> None:
+        """From here on each iteration calls `on_start()` at its start, `on_gradients()` before its update."""
+        self._callbacks.append((on_start, on_gradients))
 
     def solve(
         self,
@@ -240,12 +260,47 @@ class Solver:
         self._losses.clear()
 
 
-SGDSolver = Solver
+class SGDSolver(Solver):
+    """SGD with momentum, whatever type `param` names."""
+
+    _type = "SGD"
+
+
+class NesterovSolver(Solver):
+    """Nesterov's accelerated gradient, whatever type `param` names."""
+
+    _type = "Nesterov"
+
+
+class AdaGradSolver(Solver):
+    """AdaGrad, whatever type `param` names."""
+
+    _type = "AdaGrad"
+
+
+class RMSPropSolver(Solver):
+    """RMSProp, whatever type `param` names."""
+
+    _type = "RMSProp"
+
+
+class AdaDeltaSolver(Solver):
+    """AdaDelta, whatever type `param` names."""
+
+    _type = "AdaDelta"
+
+
+class AdamSolver(Solver):
+    """Adam, whatever type `param` names."""
+
+    _type = "Adam"
 
 
 def get_solver(param: str | os.PathLike[str] | caffe_pb2.SolverParameter) -> Solver:
-    """The solver of the type that `param` names."""
-    return Solver(param)
+    """The solver of the type that `param` names, as an instance of its class."""
+    message = solver_message(param)
+    kinds = {kind._type: kind for kind in Solver.__subclasses__()}
+    return kinds.get(message.type, Solver)(param)
 
 
 def _build(message: caffe_pb2.NetParameter, phase: int, state: caffe_pb2.NetState, seed: int) -> Net:
