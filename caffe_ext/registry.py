@@ -12,11 +12,12 @@ from . import _native
 class LayerType:
     """What the engine knows about a layer type; each is declared in its own file in `caffe_ext/layers/`.
 
-    `messages` are the fields of LayerParameter that hold the type's settings, searched in this order; `positional` the
-    settings that may be given by position. `max_bottoms`, `max_tops` and `max_params` are None where any number will
-    do, `same_tops` asks for as many tops as bottoms. `in_place` allows its top to be its bottom; `reads_bottom` and `reads_top` say
-    what its backward pass needs unspoilt by layers that work in place after it. `loss`: its first top counts in the
-    objective unless `loss_weight` says otherwise. `source`: its tops are filled from outside.
+    `messages` are the fields of LayerParameter that hold the type's settings, searched in this order; `positional`
+    the settings that may be given by position. `max_bottoms`, `max_tops` and `max_params` are None where any number
+    will do, `same_tops` asks for as many tops as bottoms. `in_place` allows its top to be its bottom;
+    `reads_bottom` and `reads_top` say what its backward pass needs unspoilt by layers that work in place after it.
+    `loss`: its first top counts in the objective unless `loss_weight` says otherwise. `source`: its tops are filled
+    from outside.
     """
 
     name: str
