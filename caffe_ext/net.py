@@ -13,8 +13,8 @@ from ..proto import caffe_pb2, weights_pb2
 from . import _native, batching
 from ._native import Blob
 from .common import next_seed
-from .debug import log_values
 from .messages import net_message
+from .pass_log import log_passes
 from .python_layer import Layer
 from .report import TEST as TEST
 from .report import TRAIN as TRAIN
@@ -85,7 +85,7 @@ class Net:
         self.loss = math.nan  # of the last forward pass
         self._callbacks: dict[str, list[Callback]] = {}
         if self._message.debug_info:
-            log_values(self)
+            log_passes(self)
         self._take_blobs()
         if weights is not None:
             self.copy_from(weights)

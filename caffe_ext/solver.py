@@ -12,7 +12,6 @@ from typing import Any
 from ..errors import DivergedError, EngineError, WeightsError
 from ..proto import caffe_pb2
 from . import _native
-from .debug import log_values
 from .messages import net_message, solver_message
 from .net import TEST, TRAIN, Net, pick_seed
 from .state import read_state, write_state
@@ -56,9 +55,6 @@ class Solver:
         self.test_nets = [_build(message, TEST, state, self._seed) for message, state in _test_nets(self.param, net)]
         self._native = _native.Solver(self.param, self.net._native)
         self._callbacks: list[tuple[Callable[[], object], Callable[[], object]]] = []
-        if self.param.debug_info:
-            for each in [self.net, *self.test_nets]:
-                log_values(each)
         self._losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))
         for paths in self.param.weights:
             for path in paths.split(","):
