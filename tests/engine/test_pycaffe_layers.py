@@ -235,6 +235,18 @@ def test_a_layer_runs_another_net() -> None:
     assert (net.forward(x=np.ones((4, 3, 6, 6)))["h"] == 2).all()
 
 
+def test_a_layer_builds_a_net_that_has_one_too() -> None:
+    def inner(self, bottom, top):
+        self.net = build(INPUT, python("Gain", "x", "g", param_str="3"))
+
+    def run(self, bottom, top):
+        top[0].data[...] = self.net.forward(x=bottom[0].data)["g"]
+
+    Hook.actions = {"setup": inner, "forward": run}
+    net = build(INPUT, python("Hook", "x", "h"), python("Gain", "h", "y", param_str="2"))
+    assert (net.forward(x=np.ones((4, 3, 6, 6)))["y"] == 6).all()
+
+
 def test_other_threads_are_refused_while_it_runs() -> None:
     net = build(INPUT, python("Hook", "x", "h"))
     refused = []
