@@ -156,7 +156,8 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
         int64_t offset
 
     cdef cppclass CNet "sparknet::Net":
-        CNet(const CMessage& param, const NetState& state, uint64_t seed) except +raise_error
+        CNet(const CMessage& param, const NetState& state, uint64_t seed,
+             const map[string, Shape]& supplied) except +raise_error
         @staticmethod
         unique_ptr[CNet] check(const CMessage& param, const NetState& state, const map[string, Shape]& supplied,
                                vector[Problem]& problems) except +raise_error

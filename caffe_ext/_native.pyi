@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..proto import caffe_pb2
+from .data_layers import DataLayers
 from .python_layer import Layer
 from .weights import Array
 
@@ -45,9 +46,17 @@ class Blob:
 def new_blob(shape: Sequence[int]) -> Blob: ...
 
 class Net:
+    data_layers: DataLayers | None
     def __init__(
-        self, message: caffe_pb2.NetParameter, phase: int, level: int, stages: Sequence[str], seed: int
+        self,
+        message: caffe_pb2.NetParameter,
+        phase: int,
+        level: int,
+        stages: Sequence[str],
+        seed: int,
+        shapes: Mapping[str, Sequence[int]],
     ) -> None: ...
+    def blob(self, index: int) -> Blob: ...
     def blobs(self) -> list[Blob]: ...
     def layers(self) -> list[tuple[int, str, str, list[int], list[int], list[Blob], Layer | None]]: ...
     def inputs(self) -> list[int]: ...

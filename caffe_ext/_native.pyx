@@ -144,6 +144,13 @@ cdef NetState state_of(int phase, int64_t level, stages) except *:
     return state
 
 
+cdef map[string, Shape] shapes_of(shapes) except *:
+    cdef map[string, Shape] result
+    for name, shape in shapes.items():
+        result[<string>name] = <Shape>list(shape)
+    return result
+
+
 # ---- the registry, the dry run ----
 
 def layer_specs() -> list:
@@ -177,9 +184,7 @@ def check_net(message, int phase, int64_t level, stages, shapes) -> dict:
     """The dry run; lists of tuples for the report's dataclasses."""
     cdef CMessage param = message_of(message)
     cdef NetState state = state_of(phase, level, stages)
-    cdef map[string, Shape] supplied
-    for name, shape in shapes.items():
-        supplied[<string>name] = <Shape>list(shape)
+    cdef map[string, Shape] supplied = shapes_of(shapes)
     cdef vector[Problem] problems
     cdef unique_ptr[CNet] net
     with nogil:
@@ -517,20 +522,26 @@ cdef class Net:
     cdef shared_ptr[CNet] net
     cdef Guard guard
     cdef bint borrows  # some parameters lie in another net's memory
+    # Fills data layers before a pass and writes files after it (data_layers.py); None in most nets.
+    cdef public object data_layers
 
-    def __init__(self, message, int phase, int64_t level, stages, uint64_t seed):
+    def __init__(self, message, int phase, int64_t level, stages, uint64_t seed, shapes):
         cdef CMessage param = message_of(message)
         cdef NetState state = state_of(phase, level, stages)
+        cdef map[string, Shape] supplied = shapes_of(shapes)
         self.guard = Guard()
         outer = getattr(_building, "guard", None)  # a layer in Python may build a net of its own
         _building.guard = self.guard
         self.guard.enter()
         try:
             with nogil:
-                self.net.reset(new CNet(param, state, seed))
+                self.net.reset(new CNet(param, state, seed, supplied))
         finally:
             self.guard.leave()
             _building.guard = outer
+
+    def blob(self, int index) -> Blob:
+        return blob_of(self.net.get().blobs().at(index), self.guard, False)
 
     def blobs(self) -> list:
         return [blob_of(self.net.get().blobs()[i], self.guard, False) for i in range(self.net.get().blobs().size())]
@@ -575,11 +586,25 @@ cdef class Net:
         cdef double loss
         self.guard.enter()
         try:
+            if self.data_layers is not None:
+                self.tend(self.data_layers.fill, begin, end)
             with nogil:
                 loss = self.net.get().forward(begin, end, new_pass)
+            if self.data_layers is not None:
+                self.tend(self.data_layers.write, begin, end)
         finally:
             self.guard.leave()
         return loss
+
+    cdef int tend(self, work, int begin, int end) except -1:
+        # Python's part of a pass, which looks at blobs as the code of Python layers does.
+        cdef Guard guard = self.guard.root()
+        guard.inside += 1
+        try:
+            work(self, begin, end)
+        finally:
+            guard.inside -= 1
+        return 0
 
     def backward(self, int begin, int end) -> None:
         self.guard.enter()

@@ -13,12 +13,14 @@ from ..proto import caffe_pb2, weights_pb2
 from . import _native, batching
 from ._native import Blob
 from .common import next_seed
+from .data_layers import DataLayers
+from .hdf5 import Array, is_hdf5
 from .messages import net_message
 from .pass_log import log_passes
 from .python_layer import Layer
 from .report import TEST as TEST
 from .report import TRAIN as TRAIN
-from .weights import Array, blob_array, fit, read_weights, write_weights
+from .weights import blob_array, fit, read_hdf5_weights, read_weights, write_hdf5_weights, write_weights
 
 # Called with the number of a layer.
 Callback = Callable[[int], object]
@@ -34,10 +36,14 @@ class Net:
 
     `blobs` (by name, in order of making) and `params` (by layer) hold Blobs, whose `data` and `diff` are live views.
     `layers` has each Layer in order (of type Python: the object of the user's own class), `layer_dict` by name.
-    `inputs` are the tops of source layers, `outputs` the blobs that no layer reads, in alphabetical order. Automatic
-    Splits appear among layers and blobs under Caffe's names. With `debug_info` in the net every pass is logged.
+    `inputs` are the tops of source layers that the caller feeds, `outputs` the blobs that no layer reads, in
+    alphabetical order. Automatic Splits appear among layers and blobs under Caffe's names. With `debug_info` in the
+    net every pass is logged.
 
-    Raises LayerError, naming the layer, for what the engine refuses, EngineError for a file that cannot be read.
+    Data layers that name a source read it, a batch before each pass; those without one are fed by the caller.
+
+    Raises LayerError, naming the layer, for what the engine refuses and for data that cannot be read, EngineError for a
+    net's file that cannot be read.
     A net serves one thread at a time; another one is refused while it computes.
     """
 
@@ -62,7 +68,11 @@ class Net:
         self._message = net_message(network_file)
         self.name = self._message.name
         all_stages = [*self._message.state.stage, *(stages or ())]
-        self._native = _native.Net(self._message, self.phase, level, all_stages, pick_seed(seed))
+        seed = pick_seed(seed)
+        data_layers = DataLayers(self._message, self.phase, level, all_stages, seed)
+        self._native = _native.Net(self._message, self.phase, level, all_stages, seed, data_layers.shapes)
+        data_layers.attach(self._native)
+        self._data_layers = data_layers
 
         blobs = self._native.blobs()
         layers = self._native.layers()
@@ -80,7 +90,7 @@ class Net:
         )
         self.bottom_names = OrderedDict((name, [names[i] for i in ids]) for _, name, _, ids, *_ in layers)
         self.top_names = OrderedDict((name, [names[i] for i in ids]) for _, name, _, _, ids, *_ in layers)
-        self.inputs: list[str] = [names[i] for i in self._native.inputs()]
+        self.inputs: list[str] = [names[i] for i in self._native.inputs() if i not in data_layers.read_tops]
         self.outputs: list[str] = [names[i] for i in self._native.outputs()]
         self.loss = math.nan  # of the last forward pass
         self._callbacks: dict[str, list[Callback]] = {}
@@ -193,22 +203,60 @@ class Net:
     def copy_from(self, path: str | os.PathLike[str]) -> None:
         """Copies the weights in the file `path` into the layers of the same names; other layers stay as they are.
 
+        A binary file (`.caffemodel`) or an HDF5 one, by its content.
+
         Raises WeightsError, and changes nothing, when the file cannot be read, or a layer's parameters differ in number
         or shape.
         """
+        if is_hdf5(path):
+            self.load_hdf5(path)
+            return
         saved = read_weights(path)
         found = [(layer, saved[layer.name]) for layer in self.layers if layer.name in saved]
         _copy_weights(found, str(path))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the net with its weights to `path`, a `.caffemodel`; whole or not at all.
+        """Writes the net with its weights to `path`, in binary form (`.caffemodel`); whole or not at all.
 
         Raises OutputError when the file cannot be written.
         """
-        if str(path).endswith(".h5"):
-            raise EngineError(f"cannot write {path}: weights are written in Caffe's binary format; name it .caffemodel")
         params = {layer.name: [blob.data for blob in layer.blobs] for layer in self.layers}
         write_weights(path, self._layers_message(), params)
+
+    def load_hdf5(self, path: str | os.PathLike[str]) -> None:
+        """`copy_from` for HDF5 files. Parameters that a layer shares with an earlier one need not be there."""
+        saved = read_hdf5_weights(path)
+        owned = {(layer, index) for layer, index, *_ in self._native.learnable()}
+        found: list[tuple[Layer, list[Array | None]]] = []
+        for layer in self.layers:
+            if layer.name not in saved:
+                continue
+            params = saved[layer.name]
+            for index in range(len(layer.blobs)):
+                if index not in params and (layer.name, index) in owned:
+                    raise WeightsError(f"{path}: layer `{layer.name}` lacks parameter {index} there")
+            found.append((layer, [params.get(i) for i in range(max([len(layer.blobs), *(i + 1 for i in params)]))]))
+        _copy_weights(found, str(path))
+
+    def save_hdf5(self, path: str | os.PathLike[str]) -> None:
+        """Writes the weights to `path` as Caffe's HDF5 snapshots (`.caffemodel.h5`) have them; whole or not at all.
+
+        Of shared parameters only the owner's is written. Raises OutputError when the file cannot be written.
+        """
+        params: dict[str, dict[int, Array]] = {layer.name: {} for layer in self.layers}
+        blobs = {layer.name: layer.blobs for layer in self.layers}
+        for name, index, *_ in self._native.learnable():
+            params[name][index] = blobs[name][index].data
+        write_hdf5_weights(path, params)
+
+    def set_input_arrays(self, data: Any, labels: Any) -> None:
+        """Gives the (first) MemoryData layer images, (rows, channels, height, width), and a label for each.
+
+        Each pass takes the next `batch_size` rows, from the first again after the last; arrays of float32 are not
+        copied, so what is written into them later counts. As in Caffe transform_param is not applied. Raises LayerError
+        when shapes do not fit the layer, or the rows are no multiple of its `batch_size`.
+        """
+        self._data_layers.set_input_arrays(data, labels)
 
     def to_proto(self) -> caffe_pb2.NetParameter:
         """The net as it was built, Splits included, with its weights in the layers' `blobs`."""
@@ -339,8 +387,8 @@ class Net:
         return message
 
 
-def _copy_weights(found: Sequence[tuple[Layer, Sequence[Array]]], where: str) -> None:
-    """Copies arrays into layers, all or, when anything does not fit (WeightsError), none."""
+def _copy_weights(found: Sequence[tuple[Layer, Sequence[Array | None]]], where: str) -> None:
+    """Copies arrays into layers (None: leaves a parameter), all or, when anything does not fit (WeightsError), none."""
     fitted: list[tuple[Blob, Array]] = []
     for layer, arrays in found:
         if len(arrays) != len(layer.blobs):
@@ -348,7 +396,8 @@ def _copy_weights(found: Sequence[tuple[Layer, Sequence[Array]]], where: str) ->
                 f"{where}: layer `{layer.name}` has {len(arrays)} parameters there and {len(layer.blobs)} in this net"
             )
         for i, (values, blob) in enumerate(zip(arrays, layer.blobs, strict=True)):
-            fitted.append((blob, fit(values, blob.shape, f"{where}: layer `{layer.name}`, parameter {i}")))
+            if values is not None:
+                fitted.append((blob, fit(values, blob.shape, f"{where}: layer `{layer.name}`, parameter {i}")))
     for blob, values in fitted:
         blob.data[...] = values
 

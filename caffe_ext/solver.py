@@ -211,11 +211,11 @@ class Solver:
     def snapshot(self, prefix: str | os.PathLike[str] | None = None) -> tuple[str, str]:
         """Writes `<prefix>_iter_<n>.caffemodel` and `.solverstate` and gives their paths.
 
+        With `snapshot_format: HDF5` both are HDF5 files, and their names end with `.h5`.
+
         Without `prefix`, `snapshot_prefix` counts, or the solver's file name without its extension. Each file is
         written whole or not at all; raises OutputError when that fails, EngineError without any prefix.
         """
-        if self.param.snapshot_format != caffe_pb2.SolverParameter.BINARYPROTO:
-            raise EngineError("snapshot_format HDF5 is not among what can be written: BINARYPROTO is")
         if self.param.snapshot_diff:
             raise EngineError("snapshot_diff: gradients cannot be written; leave it out")
         if prefix is None:
@@ -224,7 +224,11 @@ class Solver:
             raise EngineError("a snapshot needs a prefix for its files: set snapshot_prefix")
         base = f"{os.fspath(prefix)}_iter_{self.iter}"
         model, state = f"{base}.caffemodel", f"{base}.solverstate"
-        self.net.save(model)
+        if self.param.snapshot_format == caffe_pb2.SolverParameter.HDF5:
+            model, state = f"{model}.h5", f"{state}.h5"
+            self.net.save_hdf5(model)
+        else:
+            self.net.save(model)
         write_state(
             state, iter=self.iter, learned_net=model, history=self.history, current_step=self._native.current_step
         )

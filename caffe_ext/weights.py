@@ -1,4 +1,4 @@
-"""Weights files (`.caffemodel`): a NetParameter whose layers hold their parameters, in V2, V1 or V0 form."""
+"""Weights files: `.caffemodel`, a NetParameter whose layers hold their parameters, in V2, V1 or V0 form; and HDF5."""
 
 import os
 import pathlib
@@ -8,10 +8,10 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from ..errors import WeightsError
-from ..files import write_atomic
+from ..files import atomic_path, write_atomic
 from ..proto import caffe_pb2, weights_pb2
-
-Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+from .hdf5 import SIGNATURE, floats, is_hdf5, reading, write_floats
+from .hdf5 import Array as Array
 
 # Field lengths of protobuf are signed 32-bit numbers.
 _MOST_BYTES = 2**31 - 1
@@ -23,7 +23,7 @@ def read_bytes(path: str | os.PathLike[str], what: str) -> bytes:
         content = pathlib.Path(path).read_bytes()
     except OSError as error:
         raise WeightsError(f"cannot read the {what} {path}: {error.strerror or error}") from error
-    if content.startswith(b"\x89HDF\r\n"):
+    if content.startswith(SIGNATURE):
         raise WeightsError(f"{path} is an HDF5 file; a {what} in Caffe's binary format is needed")
     return content
 
@@ -64,10 +64,20 @@ def blob_array(blob: weights_pb2.Blob, where: str) -> Array:
 def read_weights(path: str | os.PathLike[str]) -> dict[str, list[Array]]:
     """The parameters of each layer that has any, by the layer's name, in the file's order.
 
-    Reads what Caffe reads: `layer` (V2), `layers` (V1) and `layers { layer }` (V0), float and double values. Blobs of
-    files without shapes have four axes; `fit` brings them to the net's shape. Raises WeightsError, naming the file,
-    when it cannot be read, is not such a file or is cut short.
+    Reads what Caffe reads: `layer` (V2), `layers` (V1) and `layers { layer }` (V0), float and double values, and HDF5
+    files, whatever their names. Blobs of files without shapes have four axes; `fit` brings them to the net's shape.
+    Raises WeightsError, naming the file, when it cannot be read, is not such a file or is cut short.
     """
+    if is_hdf5(path):
+        found = {}
+        for name, params in read_hdf5_weights(path).items():
+            if set(params) != set(range(len(params))):
+                raise WeightsError(
+                    f"{path}: layer `{name}` has but the parameters {', '.join(map(str, sorted(params)))}"
+                )
+            if params:
+                found[name] = [params[i] for i in range(len(params))]
+        return found
     content = read_bytes(path, "weights file")
     try:
         net = weights_pb2.Net.FromString(content)
@@ -75,7 +85,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, list[Array]]:
         raise WeightsError(f"{path} is not a .caffemodel, or is cut short") from error
     if not net.layer and not net.layers:
         raise WeightsError(f"{path} holds no layers: it is not a .caffemodel")
-    found: dict[str, list[Array]] = {}
+    found = {}
 
     def add(name: str, blobs: Sequence[weights_pb2.Blob]) -> None:
         if blobs:
@@ -109,6 +119,51 @@ def write_weights(
         saved.MergeFromString(settings.SerializeToString())
         saved.blobs.extend(array_blob(values) for values in params.get(layer.name, ()))
     write_message(path, content)
+
+
+def read_hdf5_weights(path: str | os.PathLike[str]) -> dict[str, dict[int, Array]]:
+    """The parameters of each layer in an HDF5 file of Caffe's, by name and by their places in the layer.
+
+    Of parameters that layers share only the owner's is in the file, so a layer may lack some, or have none. Raises
+    WeightsError, naming the file, when it is missing, damaged or something else.
+    """
+    import h5py
+
+    found: dict[str, dict[int, Array]] = {}
+    with reading(path, WeightsError) as file:
+        if not isinstance(file.get("data"), h5py.Group):
+            raise WeightsError(f"{path} has no group `data`: it holds no weights of Caffe's")
+
+        def visit(name: str, item: object) -> None:
+            if not isinstance(item, h5py.Group):
+                return
+            blobs = {key: blob for key, blob in item.items() if not isinstance(blob, h5py.Group)}
+            # A group of groups is the first part of names with a slash.
+            if blobs or not len(item):
+                if not all(key.isdecimal() for key in blobs):
+                    raise WeightsError(f"{path}: layer `{name}` has a parameter that is no number: {', '.join(blobs)}")
+                found[name] = {
+                    int(key): floats(blob, f"{path}: layer `{name}`, parameter {key}", WeightsError)
+                    for key, blob in blobs.items()
+                }
+
+        file["data"].visititems(visit)
+    return found
+
+
+def write_hdf5_weights(path: str | os.PathLike[str], layers: Mapping[str, Mapping[int, Array]]) -> None:
+    """Writes parameters, by layer and place, as Caffe's HDF5 snapshots have them; whole or not at all.
+
+    Raises OutputError when the file cannot be written.
+    """
+    import h5py
+
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        data = file.create_group("data")
+        for name, params in layers.items():
+            group = data.require_group(name)
+            for index, values in params.items():
+                write_floats(group, str(index), values)
 
 
 def array_blob(values: Array) -> weights_pb2.Blob:

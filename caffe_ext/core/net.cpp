@@ -147,9 +147,11 @@ bool Net::attempt(int index, const std::string& name, const std::string& type, c
   return false;
 }
 
-Net::Net(const Message& param, const NetState& state, uint64_t seed) : seed_(seed) {
+Net::Net(const Message& param, const NetState& state, uint64_t seed, const std::map<std::string, Shape>& supplied)
+    : seed_(seed), supplied_(&supplied) {
   use_threads();
   build(param, state);
+  supplied_ = nullptr;
   place_params();
   fill_params(seed);
   for (NetLayer& layer : layers_) attempt(layer.index, layer.name, layer.type, [&] { layer.layer->begin(layer.top); });

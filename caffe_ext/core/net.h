@@ -66,7 +66,8 @@ struct Learnable {
 class Net {
  public:
   // `param` is a NetParameter in current syntax. Parameters are filled as a function of `seed` and their layers' names.
-  Net(const Message& param, const NetState& state, uint64_t seed);
+  // `supplied`: shapes of source tops that the message does not tell.
+  Net(const Message& param, const NetState& state, uint64_t seed, const std::map<std::string, Shape>& supplied);
   Net(const Net&) = delete;
   Net& operator=(const Net&) = delete;
 

@@ -1,8 +1,8 @@
-// Caffe's data layers: types whose rows come from files there.
+// Caffe's data layers: types whose rows come from files.
 //
-// The engine reads no files. It knows the tops' shapes as far as the message tells them and runs with what the caller
-// writes into the tops; the compiler turns these layers into Input layers that the training loop feeds, unless told to
-// keep them.
+// The files are read in Python (data_layers.py), which tells the tops' shapes when a net is built and writes a batch
+// into them before each pass. Here they have the shapes that the message tells, all that the dry run knows, and a layer
+// that names no source runs with what its caller writes into the tops.
 #pragma once
 
 #include "core/error.h"
@@ -25,7 +25,7 @@ class SourceLayer : public Layer {
     for (const Blob* blob : top) {
       if (blob->data.is_zero()) {
         fail(ErrorKind::kState, "nobody has fed its top `", blob->name,
-             "`: the engine itself reads no files; write the batch into the blob, or use an Input layer");
+             "`: name a source, or write the batch into the blob before each pass");
       }
     }
   }

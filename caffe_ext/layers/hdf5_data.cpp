@@ -2,8 +2,7 @@
 
 namespace sparknet {
 
-// Rows of HDF5 files, one data set for each top. The message tells the batch size only, so shapes are not known until
-// somebody says them. See core/source.h.
+// Rows of HDF5 files, one dataset for each top. Only the files tell the shapes. See core/source.h.
 class HDF5DataLayer : public SourceLayer {
  public:
   using SourceLayer::SourceLayer;
@@ -16,7 +15,7 @@ class HDF5DataLayer : public SourceLayer {
   }
 };
 
-REGISTER_LAYER(HDF5DataLayer, LayerSpec("HDF5Data", "rows of HDF5 files, written into the tops by the caller")
+REGISTER_LAYER(HDF5DataLayer, LayerSpec("HDF5Data", "rows of HDF5 files")
                                   .messages({"hdf5_data_param"})
                                   .positional({"source", "batch_size"})
                                   .bottoms(0, 0)

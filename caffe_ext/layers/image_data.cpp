@@ -22,7 +22,7 @@ class ImageDataLayer : public SourceLayer {
   }
 };
 
-REGISTER_LAYER(ImageDataLayer, LayerSpec("ImageData", "images of a list of files, written into the tops by the caller")
+REGISTER_LAYER(ImageDataLayer, LayerSpec("ImageData", "images that a list names, and their labels")
                                    .messages({"image_data_param", "transform_param"})
                                    .positional({"source", "batch_size"})
                                    .bottoms(0, 0)

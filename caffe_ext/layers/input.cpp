@@ -41,10 +41,6 @@ class InputLayer : public Layer {
 // The rows of a Spark data set, written into the tops by the training loop.
 using RDDDataLayer = InputLayer;
 
-// The rows of a database. Only the dry run meets it, for checking nets whose data layers are kept for other Caffes: the
-// net refuses tops whose shape nobody knows.
-using DataLayer = InputLayer;
-
 REGISTER_LAYER(InputLayer, LayerSpec("Input", "tops of given shapes, filled by the caller")
                                .messages({"input_param"})
                                .positional({"shape"})
@@ -57,11 +53,5 @@ REGISTER_LAYER(RDDDataLayer, LayerSpec("RDDData", "rows of a Spark data set, tra
                                  .bottoms(0, 0)
                                  .tops(1, LayerSpec::kAny)
                                  .source());
-REGISTER_LAYER(DataLayer, LayerSpec("Data", "rows of an LMDB or LevelDB")
-                              .messages({"data_param", "transform_param"})
-                              .positional({"source"})
-                              .bottoms(0, 0)
-                              .tops(1, 2)
-                              .source());
 
 }  // namespace sparknet

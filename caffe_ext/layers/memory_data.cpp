@@ -2,7 +2,8 @@
 
 namespace sparknet {
 
-// Images and labels from memory: batch_size × channels × height × width, and batch_size. See core/source.h.
+// Images and labels from arrays (Net.set_input_arrays in Python): batch_size × channels × height × width, and
+// batch_size. See core/source.h.
 class MemoryDataLayer : public SourceLayer {
  public:
   using SourceLayer::SourceLayer;
@@ -16,7 +17,7 @@ class MemoryDataLayer : public SourceLayer {
   }
 };
 
-REGISTER_LAYER(MemoryDataLayer, LayerSpec("MemoryData", "images and labels, written into the tops by the caller")
+REGISTER_LAYER(MemoryDataLayer, LayerSpec("MemoryData", "images and labels from arrays")
                                     .messages({"memory_data_param", "transform_param"})
                                     .positional({"batch_size", "channels", "height", "width"})
                                     .bottoms(0, 0)

@@ -19,7 +19,7 @@ class WindowDataLayer : public SourceLayer {
   }
 };
 
-REGISTER_LAYER(WindowDataLayer, LayerSpec("WindowData", "windows of images, written into the tops by the caller")
+REGISTER_LAYER(WindowDataLayer, LayerSpec("WindowData", "windows of images, chosen at random and warped to one size")
                                     .messages({"window_data_param", "transform_param"})
                                     .positional({"source", "batch_size"})
                                     .bottoms(0, 0)

@@ -259,6 +259,7 @@ ROWS = [
     ),
     Row("Flatten", "", ONE, X),
     Row("Flatten", "middle", f"{ONE} flatten_param {{ axis: 1 end_axis: 2 }}", X),
+    Row("HDF5Output", "", 'bottom: "x" bottom: "z" hdf5_output_param { file_name: "rows" }', {"x": (2, 3), "z": (2,)}),
     Row("HingeLoss", "L1", LOSS, {"x": (4, 3), "label": (4,)}, {"x": around_one, "label": labels(3)}, LABEL),
     Row(
         "HingeLoss",

@@ -400,7 +400,7 @@ def test_supplied_shapes() -> None:
     assert report.problems == [] and set(report.blobs.values()) == {None}
     report = check_net(net, TRAIN, shapes={"x": (4, 3), "l": [4]})
     assert report.blobs == {"x": (4, 3), "l": (4,), "y": (4, 3)} and report.inputs == ["x", "l"]
-    with pytest.raises(LayerError, match=r"layer `d` \(Data\): the shape of its top `x` is not known"):
+    with pytest.raises(LayerError, match=r"layer `d` \(Data\): batch_size must be at least 1"):
         caffe_ext.Net(net, TRAIN)
 
 

@@ -15,9 +15,6 @@ from sparknet_dsl import caffe_ext
 from sparknet_dsl.errors import DivergedError, EngineError, OutputError, WeightsError
 from sparknet_dsl.proto import caffe_pb2
 
-# Need an HDF5Data layer, or HDF5 files.
-LATER = {"sgd_hdf5_itersize2"}
-
 
 def golden(name: str) -> tuple[dict[str, Any], dict[str, np.ndarray], pathlib.Path]:
     folder = shared(f"golden/solvers/{name}")
@@ -67,7 +64,7 @@ def run(solver: caffe_ext.Solver, case: dict[str, np.ndarray], meta: dict[str, A
     return losses
 
 
-@pytest.mark.parametrize("name", [name for name in shared_names("golden/solvers") if name not in LATER])
+@pytest.mark.parametrize("name", shared_names("golden/solvers"))
 def test_golden(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     meta, case, folder = golden(name)
     monkeypatch.chdir(folder)
@@ -77,9 +74,10 @@ def test_golden(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_close(losses, case["loss"], meta, "loss")
 
 
-@pytest.mark.parametrize("name", [name for name in shared_names("golden/solvers") if name not in LATER])
-def test_golden_rates(name: str) -> None:
+@pytest.mark.parametrize("name", shared_names("golden/solvers"))
+def test_golden_rates(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     meta, case, folder = golden(name)
+    monkeypatch.chdir(folder)
     solver = caffe_ext.Solver(folder / "solver.prototxt", folder / "net.prototxt")
     rates = []
     for i in range(meta["iters"]):
@@ -94,10 +92,10 @@ def test_golden_rates(name: str) -> None:
 
 def test_golden_is_there() -> None:
     names = shared_names("golden/solvers")
-    assert not names or len(set(names) - LATER) >= 29
+    assert not names or len(names) >= 30
 
 
-@pytest.mark.parametrize("name", ["snapshot_sgd_binaryproto", "snapshot_adadelta_binaryproto"])
+@pytest.mark.parametrize("name", ["snapshot_sgd_binaryproto", "snapshot_adadelta_binaryproto", "snapshot_adam_hdf5"])
 def test_caffes_snapshots(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     meta, case, folder = golden(name)
     monkeypatch.chdir(folder)
@@ -384,8 +382,6 @@ def test_snapshots_that_cannot_be_written(tmp_path: pathlib.Path) -> None:
         solver.snapshot()
     with pytest.raises(OutputError, match="cannot write"):
         solver.snapshot(tmp_path / "absent" / "s")
-    with pytest.raises(EngineError, match="HDF5"):
-        solver_of(snapshot_format=0).snapshot(tmp_path / "s")
     with pytest.raises(EngineError, match="snapshot_diff"):
         solver_of(snapshot_diff=True).snapshot(tmp_path / "s")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Layers without bottoms: Caffe's data layers, which the caller feeds, DummyData, which fills itself, and Parameter."""
+"""Layers without bottoms: data layers that name no source and so are fed, DummyData, which fills itself, Parameter."""
 
 import pathlib
 
@@ -25,7 +25,7 @@ def source(type: str, fields: str, tops: str = 'top: "x" top: "t"') -> str:
 
 KNOWN = [
     (source("MemoryData", "memory_data_param { batch_size: 2 channels: 3 height: 4 width: 5 }"), (2, 3, 4, 5)),
-    (source("ImageData", 'image_data_param { source: "l" batch_size: 2 new_height: 4 new_width: 5 }'), (2, 3, 4, 5)),
+    (source("ImageData", "image_data_param { batch_size: 2 new_height: 4 new_width: 5 }"), (2, 3, 4, 5)),
     (
         source("ImageData", "image_data_param { batch_size: 2 is_color: false } transform_param { crop_size: 6 }"),
         (2, 1, 6, 6),
@@ -38,7 +38,7 @@ KNOWN = [
 @pytest.mark.parametrize(("layer", "shape"), KNOWN)
 def test_shapes_and_feeding(layer: str, shape: tuple[int, ...]) -> None:
     net = net_of(layer + ' layer { name: "r" type: "ReLU" bottom: "x" top: "y" }')
-    with pytest.raises(LayerError, match="nobody has fed its top `x`: the engine itself reads no files"):
+    with pytest.raises(LayerError, match="nobody has fed its top `x`: name a source, or write the batch into the blob"):
         net.forward()
     assert list(net.inputs) == ["x", "t"]
     assert tuple(net.blobs["x"].shape) == shape and tuple(net.blobs["t"].shape) == (2,)
@@ -54,13 +54,16 @@ def test_shapes_and_feeding(layer: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("layer", "known"),
     [
-        (source("HDF5Data", 'hdf5_data_param { source: "l" batch_size: 2 }'), {}),
-        (source("ImageData", 'image_data_param { source: "l" batch_size: 2 }'), {"t": (2,)}),
+        (source("Data", "data_param { batch_size: 2 %s }"), {"t": (2,)}),
+        (source("HDF5Data", "hdf5_data_param { batch_size: 2 %s }"), {}),
+        (source("ImageData", "image_data_param { batch_size: 2 %s }"), {"t": (2,)}),
     ],
 )
 def test_unknown_shapes(layer: str, known: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(LayerError, match="the shape of its top `x` is not known"):
-        net_of(layer)
+        net_of(layer % "")
+    # The dry run opens no files: that one is not there.
+    layer %= 'source: "absent"'
     report = caffe_ext.check_net(message(layer), caffe_ext.TRAIN)
     assert not report.problems
     assert report.layers[0].top_shapes == [None, known.get("t")]
@@ -71,6 +74,7 @@ def test_unknown_shapes(layer: str, known: dict[str, tuple[int, ...]]) -> None:
 @pytest.mark.parametrize(
     ("layer", "says"),
     [
+        (source("Data", 'data_param { source: "l" }'), "batch_size must be at least 1"),
         (source("HDF5Data", "hdf5_data_param { }"), "batch_size must be at least 1"),
         (source("HDF5Data", "hdf5_data_param { batch_size: 1 } transform_param { scale: 2 }"), "drop transform_param"),
         (source("MemoryData", "memory_data_param { batch_size: 1 channels: 1 height: 1 }"), "width must be at least 1"),

@@ -104,7 +104,7 @@ def test_values_that_are_not_packed(tmp_path: pathlib.Path) -> None:
     [
         (b"", "holds no layers"),
         (b"not a protobuf at all", "is not a .caffemodel"),
-        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
+        (b"\x89HDF\r\n\x1a\n", "is no HDF5 file that can be read, or is damaged"),
     ],
 )
 def test_damaged_weights_are_refused(tmp_path: pathlib.Path, content: bytes, says: str) -> None:

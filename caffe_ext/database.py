@@ -1,0 +1,120 @@
+"""Caffe's databases: LMDB and LevelDB, both read in the order of their keys, and the Datum that their records hold."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from ..errors import DataError
+from ..proto import caffe_pb2
+from .images import Pixels, decode
+from .lmdb_file import LMDBFile
+
+
+class Database(Protocol):
+    """Records of a database: iterating gives (key, value) in the order of the keys, each time from the first on."""
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+@contextlib.contextmanager
+def open_database(path: str | os.PathLike[str], backend: str) -> Iterator[Database]:
+    """The database at `path`; `backend` is LMDB or LEVELDB. Nothing is written into its folder.
+
+    It must be finished: what another process writes meanwhile may or may not be seen, or look like damage. Raises
+    DataError when there is none, or it is cut short or damaged.
+    """
+    folder = pathlib.Path(path)
+    _check_kind(folder, backend)
+    if backend == "LMDB":
+        database: LMDBFile | _LevelDB = LMDBFile(folder / "data.mdb" if folder.is_dir() else folder)
+    else:
+        database = _LevelDB(folder)
+    with contextlib.closing(database):
+        yield database
+
+
+def _check_kind(folder: pathlib.Path, backend: str) -> None:
+    if not folder.exists():
+        raise DataError(f"there is no database {folder}: the path is relative to the working directory")
+    kinds = {"LMDB": folder / "data.mdb" if folder.is_dir() else folder, "LEVELDB": folder / "CURRENT"}
+    if kinds[backend].is_file():
+        return
+    found = next((kind for kind, file in kinds.items() if file.is_file()), None)
+    advice = f"it looks like {found}: write backend: {found}" if found else f"{kinds[backend].name} is missing"
+    raise DataError(f"{folder} is no {backend} database; {advice}")
+
+
+# ---- LevelDB ----
+
+
+class _LevelDB:
+    """Opening a LevelDB rewrites its logs and its manifest, so what is opened is a stand-in in a temporary folder.
+
+    It has copies of the small files that change, links to the tables, which never do.
+    """
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        import plyvel
+
+        self._path = folder
+        self._stand_in = tempfile.mkdtemp(prefix="sparknet-leveldb-")
+        self._clean = weakref.finalize(self, shutil.rmtree, self._stand_in, ignore_errors=True)
+        try:
+            for file in folder.iterdir():
+                to = pathlib.Path(self._stand_in, file.name)
+                if file.suffix in (".ldb", ".sst"):
+                    to.symlink_to(file.resolve())
+                elif file.is_file() and file.name not in ("LOCK", "LOG", "LOG.old"):
+                    shutil.copyfile(file, to)
+            self._database: Any = plyvel.DB(self._stand_in, create_if_missing=False, paranoid_checks=True)
+        except (OSError, plyvel.Error) as error:
+            self._clean()
+            raise DataError(f"cannot open the LevelDB {folder}: {self._reason(error)}") from error
+
+    def close(self) -> None:
+        self._database.close()
+        self._clean()
+
+    def _reason(self, error: Exception) -> str:
+        return str(error.args[0] if error.args else error).replace(self._stand_in, str(self._path))
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        import plyvel
+
+        try:
+            with self._database.iterator(verify_checksums=True) as records:
+                yield from records
+        except plyvel.Error as error:
+            raise DataError(f"the LevelDB {self._path} is damaged: {self._reason(error)}") from error
+
+
+# ---- Datum ----
+
+
+def read_datum(value: bytes, *, color: bool | None = None) -> tuple[Pixels, int]:
+    """The image of a Datum, channels × height × width (uint8, or float32 where it has `float_data`), and its label.
+
+    Encoded images have their own channels, in BGR order, unless `color` says three (True) or one (False). Raises
+    DataError when `value` is no Datum, or its numbers disagree.
+    """
+    try:
+        datum = caffe_pb2.Datum.FromString(value)
+    except DecodeError as error:
+        raise DataError("the record is no Datum, or is damaged") from error
+    if datum.encoded:
+        return decode(datum.data, color), datum.label
+    shape = (datum.channels, datum.height, datum.width)
+    raw = datum.data
+    pixels: Pixels = np.frombuffer(raw, np.uint8) if raw else np.array(datum.float_data, np.float32)
+    if min(shape) < 1 or pixels.size != shape[0] * shape[1] * shape[2]:
+        times = " × ".join(map(str, shape))
+        raise DataError(f"the Datum has {pixels.size} values for {times}; encoded images must be marked `encoded`")
+    return pixels.reshape(shape), datum.label

@@ -1,0 +1,298 @@
+"""Caffe's data layers as streams of batches, made from the files that they name.
+
+What a stream gives is a function of the layer, the files and a seed: records in the order of the source, wrapping
+around at its end, also in the middle of a batch; shuffled anew in each round through them where the layer says so.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import logging
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import DataError, EngineError
+from ..proto import caffe_pb2
+from ._native import Transformer
+from .database import open_database, read_datum
+from .hdf5 import Array, floats, reading
+from .images import Pixels, read_image
+from .mean import read_mean
+
+_log = logging.getLogger(__name__)
+
+Shape = tuple[int, ...]
+Batch = list[Array]  # an array for each top
+
+
+class Stream(NamedTuple):
+    """The batches of a data layer, without end, and the shapes of the first one's arrays."""
+
+    shapes: list[Shape]
+    batches: Iterator[Batch]
+
+
+def open_stream(layer: caffe_pb2.LayerParameter, phase: int, seed: int) -> Stream:
+    """The stream of a data layer, one that names a source (`source_of`).
+
+    Opens the files and looks at the first record, as Caffe does. Raises DataError, which names the file (and, from the
+    batches on, the record), or EngineError for a transform_param that does not fit.
+    """
+    return _OPENERS[layer.type](layer, phase, derive(seed, layer.name))
+
+
+def source_of(layer: caffe_pb2.LayerParameter) -> str:
+    """The file or database that a data layer names; empty when it names none, or is no data layer."""
+    field = _FIELDS.get(layer.type)
+    return str(getattr(layer, field).source) if field else ""
+
+
+def derive(*parts: int | str) -> int:
+    """A number of 64 bits that is a function of `parts`."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
+
+
+def permutation(count: int, *parts: int | str) -> list[int]:
+    """The numbers below `count` in an order that is a function of `parts`."""
+    return [int(i) for i in np.random.default_rng(derive(*parts)).permutation(count)]
+
+
+def lines_of(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of a text file that are not blank; raises DataError when it cannot be read, or has none."""
+    try:
+        text = os.fsdecode(pathlib.Path(path).read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"cannot read {path}: {error.strerror or error}; the path is relative to the working directory"
+        ) from error
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise DataError(f"{path} is empty")
+    return lines
+
+
+# ---- images ----
+
+
+class _Record(NamedTuple):
+    name: str
+    pixels: Pixels
+    label: int
+
+
+def _image_stream(
+    records: Iterator[_Record], layer: caffe_pb2.LayerParameter, phase: int, size: int, seed: int
+) -> Stream:
+    transformer = transformer_of(layer.transform_param, phase)
+    first = next(records)
+    with _naming(first.name):
+        shape = transformer.output_shape(first.pixels.shape)
+    tops = len(layer.top)
+    shapes: list[Shape] = [(size, *shape), (size,)]
+    batches = _image_batches(itertools.chain([first], records), transformer, size, seed)
+    return Stream(shapes[:tops], (batch[:tops] for batch in batches))
+
+
+def _image_batches(records: Iterator[_Record], transformer: Transformer, size: int, seed: int) -> Iterator[Batch]:
+    for start in itertools.count(step=size):
+        # The first record decides about the shape of its batch. The next batch may have another one, as in Caffe.
+        data = np.empty(0, np.float32)
+        labels = np.empty(size, np.float32)
+        for i, record in enumerate(itertools.islice(records, size)):
+            with _naming(record.name):
+                shape = transformer.output_shape(record.pixels.shape)
+                if i == 0:
+                    data = np.empty((size, *shape), np.float32)
+                elif shape != data.shape[1:]:
+                    raise DataError(
+                        f"it is {times(shape)}, and the first of its batch {times(data.shape[1:])}: crop (crop_size), "
+                        "resize (new_height, new_width of ImageData), or take batch_size 1"
+                    )
+                transformer(record.pixels[None], data[i : i + 1], derive(seed, start + i))
+            labels[i] = record.label
+        yield [data, labels]
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Errors of the block begin with `name`."""
+    try:
+        yield
+    except (DataError, EngineError) as error:
+        raise DataError(f"{name}: {error}") from error
+
+
+def transformer_of(param: caffe_pb2.TransformationParameter, phase: int) -> Transformer:
+    """The transformer of `param`, with the mean image that it names."""
+    return Transformer(param, phase, read_mean(param.mean_file) if param.HasField("mean_file") else None)
+
+
+def times(shape: Sequence[int]) -> str:
+    """`shape` for messages."""
+    return " × ".join(map(str, shape)) or "one number"
+
+
+def _skipped(rand_skip: int, seed: int) -> int:
+    return derive(seed, "rand_skip") % rand_skip if rand_skip else 0
+
+
+def _data(layer: caffe_pb2.LayerParameter, phase: int, seed: int) -> Stream:
+    fields, transform = layer.data_param, layer.transform_param
+    if fields.batch_size < 1:
+        raise DataError("batch_size must be at least 1")
+    if transform.force_color and transform.force_gray:
+        raise DataError("force_color and force_gray exclude each other")
+    color = True if transform.force_color else False if transform.force_gray else None
+    backend = caffe_pb2.DataParameter.DB.Name(fields.backend)
+    records = _data_records(fields.source, backend, color, _skipped(fields.rand_skip, seed))
+    return _image_stream(records, layer, phase, fields.batch_size, seed)
+
+
+def _data_records(source: str, backend: str, color: bool | None, skipped: int) -> Iterator[_Record]:
+    with open_database(source, backend) as database:
+        seen = 0
+        warned = False
+        while True:
+            before = seen
+            for key, value in database:
+                seen += 1
+                if seen <= skipped:
+                    continue
+                name = f"record {key.decode(errors='backslashreplace')} of {source}"
+                with _naming(name):
+                    pixels, label = read_datum(value, color=color)
+                if color is not None and pixels.shape[0] != (3 if color else 1) and not warned:
+                    _log.warning("%s: force_color and force_gray change encoded images only, as in Caffe", name)
+                    warned = True
+                yield _Record(name, pixels, label)
+            if seen == before:
+                raise DataError(f"{source} holds no records")
+
+
+def _image_data(layer: caffe_pb2.LayerParameter, phase: int, seed: int) -> Stream:
+    fields = layer.image_data_param
+    entries = []
+    for line in lines_of(fields.source):
+        try:
+            path, label = line.strip().rsplit(None, 1)
+            entries.append((fields.root_folder + path, int(label)))
+        except ValueError:
+            raise DataError(
+                f"{fields.source}: `{line.strip()[:100]}` is not `path label`, the label a number"
+            ) from None
+    if fields.rand_skip > len(entries):
+        raise DataError(f"rand_skip is {fields.rand_skip}, and {fields.source} lists {len(entries)} images only")
+    return _image_stream(_listed_images(entries, fields, seed), layer, phase, fields.batch_size, seed)
+
+
+def _listed_images(
+    entries: Sequence[tuple[str, int]], fields: caffe_pb2.ImageDataParameter, seed: int
+) -> Iterator[_Record]:
+    start = _skipped(fields.rand_skip, seed)
+    for epoch in itertools.count():
+        order: Sequence[int] = range(len(entries))
+        if fields.shuffle:
+            order = permutation(len(entries), seed, epoch)
+        for i in order[start:]:
+            path, label = entries[i]
+            pixels = read_image(path, color=fields.is_color, height=fields.new_height, width=fields.new_width)
+            yield _Record(path, pixels, label)
+        start = 0
+
+
+# ---- HDF5 ----
+
+
+def _hdf5_data(layer: caffe_pb2.LayerParameter, phase: int, seed: int) -> Stream:
+    del phase
+    fields = layer.hdf5_data_param
+    files = [file for line in lines_of(fields.source) for file in line.split()]
+    first = _load(files[0], layer.top)
+    shapes = [(fields.batch_size, *values.shape[1:]) for values in first]
+    parts = _hdf5_parts(files, list(layer.top), first, fields.shuffle, seed)
+    return Stream(shapes, _joined(parts, shapes))
+
+
+def _load(path: str, tops: Sequence[str]) -> Batch:
+    """All rows of a file: an array for each top, the data set of that name."""
+    found = []
+    with reading(path, DataError) as file:
+        for top in tops:
+            if top not in file:
+                raise DataError(f"{path} has no dataset `{top}`; it has {', '.join(file) or 'none'}")
+            found.append(floats(file[top], f"{path}: `{top}`", DataError))
+    if any(values.ndim == 0 or len(values) != len(found[0]) or len(values) == 0 for values in found):
+        shapes = ", ".join(f"`{top}` {times(values.shape)}" for top, values in zip(tops, found, strict=True))
+        raise DataError(f"{path}: datasets need equally many rows, one at least; there are {shapes}")
+    return found
+
+
+def _hdf5_parts(files: Sequence[str], tops: Sequence[str], first: Batch, shuffle: bool, seed: int) -> Iterator[Batch]:
+    """The rows of one file after another."""
+    loaded, rows = 0, first
+    for epoch in itertools.count():
+        for number in permutation(len(files), seed, epoch) if shuffle else range(len(files)):
+            if number != loaded:
+                loaded, rows = number, _load(files[number], tops)
+                for top, values, model in zip(tops, rows, first, strict=True):
+                    if values.shape[1:] != model.shape[1:]:
+                        raise DataError(
+                            f"{files[number]}: the rows of `{top}` are {times(values.shape[1:])}, those of "
+                            f"{files[0]} {times(model.shape[1:])}"
+                        )
+            if shuffle:
+                order = permutation(len(rows[0]), seed, epoch, number)
+                yield [values[order] for values in rows]
+            else:
+                yield rows
+
+
+def _joined(parts: Iterator[Batch], shapes: Sequence[Shape]) -> Iterator[Batch]:
+    """The rows of `parts`, in batches of `shapes`."""
+    size = shapes[0][0]
+    batch: Batch = []
+    filled = 0
+    for part in parts:
+        start = 0
+        while start < len(part[0]):
+            if filled == 0:
+                batch = [np.empty(shape, np.float32) for shape in shapes]
+            count = min(size - filled, len(part[0]) - start)
+            for to, values in zip(batch, part, strict=True):
+                to[filled : filled + count] = values[start : start + count]
+            filled, start = filled + count, start + count
+            if filled == size:
+                yield batch
+                filled = 0
+
+
+def _window_data(layer: caffe_pb2.LayerParameter, phase: int, seed: int) -> Stream:
+    from .windows import window_batches
+
+    fields = layer.window_data_param
+    transform = caffe_pb2.TransformationParameter()
+    transform.CopyFrom(layer.transform_param)
+    # Older files write the transform into window_data_param.
+    for name in ("scale", "mean_file", "crop_size", "mirror"):
+        if fields.HasField(name) and not transform.HasField(name):
+            setattr(transform, name, getattr(fields, name))
+    shapes: list[Shape] = [(fields.batch_size, 3, transform.crop_size, transform.crop_size), (fields.batch_size,)]
+    return Stream(shapes, window_batches(fields, transform, phase, seed))
+
+
+_FIELDS = {
+    "Data": "data_param",
+    "ImageData": "image_data_param",
+    "WindowData": "window_data_param",
+    "HDF5Data": "hdf5_data_param",
+}
+_OPENERS: dict[str, Callable[[caffe_pb2.LayerParameter, int, int], Stream]] = {
+    "Data": _data,
+    "ImageData": _image_data,
+    "WindowData": _window_data,
+    "HDF5Data": _hdf5_data,
+}
