@@ -55,6 +55,11 @@ cdef extern from "core/tensor.h" namespace "sparknet" nogil:
 
     int64_t shape_count "sparknet::count"(const Shape& shape) except +raise_error
 
+    cdef cppclass LayoutPtr:
+        pass
+
+    string layout_name(const LayoutPtr& layout)
+
     cdef cppclass Tensor:
         Tensor()
         const Shape& shape()
@@ -63,6 +68,8 @@ cdef extern from "core/tensor.h" namespace "sparknet" nogil:
         void pin()
         void unpin()
         void settle() except +raise_error
+        LayoutPtr layout()
+        bool shares_with(const Tensor& other)
 
     cdef cppclass CBlob "sparknet::Blob":
         string name
@@ -78,6 +85,7 @@ cdef extern from "core/layer.h" namespace "sparknet" nogil:
 
     cdef cppclass Layer:
         vector[shared_ptr[CBlob]] params
+        vector[bool] param_gradient
         int64_t multiply_adds(const vector[CBlob*]& bottom, const vector[CBlob*]& top) except +raise_error
 
     cdef cppclass LayerSpec:
@@ -145,6 +153,8 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
         vector[int] top_ids
         vector[CBlob*] bottom
         vector[CBlob*] top
+        vector[bool] propagate_down
+        bool needs_backward
         vector[int] param_ids
 
     cdef cppclass Learnable:

@@ -582,6 +582,42 @@ cdef class Net:
             result.append((param.layer, param.index, shape, param.lr_mult, param.decay_mult))
         return result
 
+    def gradients(self) -> list:
+        """Of each layer: which bottoms, and which parameters, its backward pass computes gradients for."""
+        cdef const NetLayer* layer
+        result = []
+        for i in range(self.net.get().layers().size()):
+            layer = &self.net.get().layers()[i]
+            bottoms = [layer.needs_backward and layer.propagate_down[k] for k in range(layer.propagate_down.size())]
+            params = [
+                layer.needs_backward and layer.layer.get().param_gradient[k]
+                for k in range(layer.layer.get().param_gradient.size())
+            ]
+            result.append((bottoms, params))
+        return result
+
+    def layouts(self) -> list:
+        """Of each blob: the layout that its data has now, in oneDNN's words (nChw16c); "" for row-major."""
+        return [
+            <str>layout_name(self.net.get().blobs()[i].get().data.layout())
+            for i in range(self.net.get().blobs().size())
+        ]
+
+    def shared(self) -> list:
+        """Of each layer: which tops are another name for the memory of a bottom (Split, Reshape), by the last pass."""
+        cdef const NetLayer* layer
+        result = []
+        for i in range(self.net.get().layers().size()):
+            layer = &self.net.get().layers()[i]
+            result.append([
+                any([
+                    layer.bottom[b] != layer.top[t] and layer.top[t].data.shares_with(layer.bottom[b].data)
+                    for b in range(layer.bottom.size())
+                ])
+                for t in range(layer.top.size())
+            ])
+        return result
+
     def forward(self, int begin, int end, bint new_pass=True) -> float:
         cdef double loss
         self.guard.enter()

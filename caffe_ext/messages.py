@@ -56,7 +56,7 @@ def _message(source: str | os.PathLike[str] | M, kind: type[M], upgrade: Callabl
 
 
 # Extensions of Caffe's own messages that the engine knows; those of other messages are its layers' concern.
-_KNOWN = {"ceil_mode"}
+_KNOWN = {"ceil_mode", "warmup_iter", "warmup_start_lr", "min_lr"}
 _EXTENSIONS = range(100000, 200000)  # caffe.proto
 
 

@@ -14,9 +14,9 @@ from . import _native, batching
 from ._native import Blob
 from .common import next_seed
 from .data_layers import DataLayers
+from .debug import log_passes
 from .hdf5 import Array, is_hdf5
 from .messages import net_message
-from .pass_log import log_passes
 from .python_layer import Layer
 from .report import TEST as TEST
 from .report import TRAIN as TRAIN

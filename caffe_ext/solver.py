@@ -1,5 +1,6 @@
 """Solvers, with pycaffe's names."""
 
+import contextlib
 import functools
 import logging
 import math
@@ -7,11 +8,11 @@ import os
 import pathlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import DivergedError, EngineError, WeightsError
 from ..proto import caffe_pb2
-from . import _native
+from . import _native, debug
 from .messages import net_message, solver_message
 from .net import TEST, TRAIN, Net, pick_seed
 from .state import read_state, write_state
@@ -21,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 Feed = Callable[[int], None]
 TestFeed = Callable[[int, int], None]
+# What `solve` asks after each iteration: go on (None), write a snapshot and go on, or stop.
+Action = Callable[[], Literal["snapshot", "stop"] | None]
 
 
 class Solver:
@@ -75,6 +78,15 @@ class Solver:
         return self._native.rate()
 
     @property
+    def coming_rate(self) -> float:
+        """What `lr` is; but with policy "multistep" reading `lr` may take a step, as in Caffe, and this does not."""
+        step = self._native.current_step
+        try:
+            return self._native.rate()
+        finally:
+            self._native.restore(self.iter, step)
+
+    @property
     def smoothed_loss(self) -> float:
         """The mean of the last `average_loss` iterations' losses; NaN before the first."""
         return sum(self._losses) / len(self._losses) if self._losses else math.nan
@@ -92,19 +104,23 @@ class Solver:
         """`history` one after the other: a live view of one axis."""
         return self._native.flat_history
 
-    def step(self, n: int, feed: Feed | None = None, *, test_feed: TestFeed | None = None) -> list[float]:
+    def step(
+        self, n: int, feed: Feed | None = None, *, test_feed: TestFeed | None = None, finite: bool = False
+    ) -> list[float]:
         """Runs `n` iterations and gives the loss of each, the mean over its `iter_size` passes.
 
         `feed(k)` is called before every forward pass, `k` counting the passes of this call; it may write into the net's
         inputs. An exception in it ends the call, and the parameters are those after the last whole iteration. Where
-        `param` asks for tests and snapshots they are made as in Caffe; `test_feed(net, k)` is called before pass `k` of
-        a test.
+        `param` asks for tests, display and snapshots they are made as in Caffe; `test_feed(net, k)` is called before
+        pass `k` of a test. `finite` raises DivergedError, before the update, when the loss is NaN or infinite.
         """
         losses: list[float] = []
         size = self.param.iter_size
         for done in range(n):
             if self._test_is_due() and (self.iter > 0 or self.param.test_initialization):
                 self.test_all(test_feed)
+            displayed = self._display_is_due()
+            loud = displayed and self.param.debug_info
             for on_start, _ in self._callbacks:
                 on_start()
             self.net.clear_param_diffs()
@@ -112,19 +128,35 @@ class Solver:
             for each in range(size):
                 if feed is not None:
                     feed(done * size + each)
-                # Without Net's own forward and backward, which would make views of all outputs.
-                loss += self.net._forward(0, len(self.net.layers) - 1)
-                self.net._backward(len(self.net.layers) - 1, 0)
+                loss += self._pass(loud)
             losses.append(loss / size)
+            if finite and not math.isfinite(losses[-1]):
+                raise DivergedError(
+                    f"training diverged: the loss is {losses[-1]} in iteration {self.iter}; lower base_lr, scale the "
+                    "inputs (transform_param's scale, mean), or set clip_gradients"
+                )
             self._losses.append(losses[-1])
-            if self.param.display and self.iter % self.param.display == 0:
-                _log.info("iteration %d: loss %.6g, rate %.6g", self.iter, self.smoothed_loss, self.lr)
+            if displayed:
+                self.display()
             for _, on_gradients in self._callbacks:
                 on_gradients()
-            self.apply_update()
+            if loud:
+                debug.update(self.net, self._native)
+            else:
+                self.apply_update()
             if self.param.snapshot and self.iter % self.param.snapshot == 0:
                 self.snapshot()
         return losses
+
+    def _pass(self, loud: bool) -> float:
+        """A forward and a backward pass, without Net's own, which would make views of all outputs."""
+        last = len(self.net.layers) - 1
+        with debug.passes_logged(self.net) if loud else contextlib.nullcontext():
+            loss = self.net._forward(0, last)
+            self.net._backward(last, 0)
+        if loud:
+            debug.log_norms(self.net)
+        return loss
 
     def apply_update(self) -> None:
         """Updates the parameters by the gradients that are there, and counts an iteration."""
@@ -140,32 +172,52 @@ class Solver:
         feed: Feed | None = None,
         *,
         test_feed: TestFeed | None = None,
+        action: Action | None = None,
     ) -> None:
         """Trains until `max_iter`, from the solver state `resume` if given; tests and snapshots as `param` says.
 
-        Arguments as for `step`. Raises DivergedError when the loss is NaN or infinite.
+        `action()` is asked after every iteration. At the end, also that of a "stop", there is a snapshot, unless one
+        was just made or `snapshot_after_train` is off; then, but not after a "stop", the last display (which feeds and
+        runs the net once more) and the last test, where they are due. Other arguments as for `step`. Raises
+        DivergedError when the loss is NaN or infinite; the parameters are then those before that iteration's update.
         """
         if resume is not None:
             self.restore(resume)
         size = self.param.iter_size
         first = self.iter
-        while self.iter < self.param.max_iter:
+        wanted = None
+        while self.iter < self.param.max_iter and wanted != "stop":
             offset = (self.iter - first) * size
 
             def feed_from(k: int, offset: int = offset) -> None:
                 if feed is not None:
                     feed(offset + k)
 
-            [loss] = self.step(1, feed_from, test_feed=test_feed)
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"the loss is {loss} in iteration {self.iter - 1}: try a smaller base_lr, or clip_gradients"
-                )
+            self.step(1, feed_from, test_feed=test_feed, finite=True)
+            wanted = action() if action is not None else None
+            if wanted == "snapshot":
+                self.snapshot()
         every = self.param.snapshot
         if self.param.snapshot_after_train and (not every or self.iter % every != 0) and self.iter > first:
             self.snapshot()
+        if wanted == "stop":
+            return
+        if self._display_is_due() and self.iter > first:
+            if feed is not None:
+                feed((self.iter - first) * size)
+            self._losses.append(self.net._forward(0, len(self.net.layers) - 1))
+            self.display()
         if self._test_is_due():
             self.test_all(test_feed)
+
+    def display(self) -> None:
+        """Logs the smoothed loss, the rate and the train net's outputs, where `step` and `solve` find it due."""
+        _log.info("iteration %d: loss %.6g, rate %.6g", self.iter, self.smoothed_loss, self.coming_rate)
+        for name in self.net.outputs:
+            _log.info("iteration %d, train net: %s = %s", self.iter, name, _plain(self.net.blobs[name].data))
+
+    def _display_is_due(self) -> bool:
+        return self.param.display > 0 and self.iter % self.param.display == 0
 
     def _test_is_due(self) -> bool:
         interval = self.param.test_interval
@@ -188,9 +240,12 @@ class Solver:
         """
         net = self.test_nets[index]
         for name, blobs in net.params.items():
-            for to, source in zip(blobs, self.net.params.get(name, ()), strict=False):
-                if to.shape != source.shape:
-                    raise EngineError(f"layer `{name}` has other shapes in the test net than in the train net")
+            trained = self.net.params.get(name)
+            if trained is None:
+                continue  # a layer of the test net alone keeps its own
+            if [to.shape for to in blobs] != [source.shape for source in trained]:
+                raise EngineError(f"layer `{name}` has other parameters in the test net than in the train net")
+            for to, source in zip(blobs, trained, strict=True):
                 to.data[...] = source.data
         passes = self.param.test_iter[index]
         sums: dict[str, Any] = {}
@@ -201,9 +256,7 @@ class Solver:
             for name, values in net.forward().items():
                 sums[name] = sums.get(name, 0.0) + values.astype("f8")
             loss += net.loss
-        means = {
-            name: float(total.item()) / passes if total.size == 1 else total / passes for name, total in sums.items()
-        }
+        means = {name: _plain(total / passes) for name, total in sums.items()}
         if self.param.test_compute_loss:
             means.setdefault("loss", loss / passes)
         return means
@@ -301,6 +354,11 @@ def get_solver(param: str | os.PathLike[str] | caffe_pb2.SolverParameter) -> Sol
     message = solver_message(param)
     kinds = {kind._type: kind for kind in Solver.__subclasses__()}
     return kinds.get(message.type, Solver)(param)
+
+
+def _plain(values: Any) -> Any:
+    """One number as a float, more as they are."""
+    return float(values.item()) if values.size == 1 else values
 
 
 def _build(message: caffe_pb2.NetParameter, phase: int, state: caffe_pb2.NetState, seed: int) -> Net:

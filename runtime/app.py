@@ -1,26 +1,19 @@
 """`sparknet-run`: from the command line's words to a finished run and an exit status."""
 
-import contextlib
-import os
 import pathlib
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from .. import Model, compile_file
-from ..diagnostics import Diagnostic, render_diagnostics
-from ..errors import DataError, ModelError, SparkNetError
+from .. import Model
+from ..errors import DataError
 from ..proto import caffe_pb2
 from .checkpoint import check_folder
+from .command import command, compile_model, solver_of
 from .config import RunConfig
 from .console import ConsoleReport
-from .data import Phase, open_source, parse_uri
-from .events import Emit, JsonLines
 from .feeds import data_layers, feed_net, no_source
 from .plan import Plan, phase_net
 from .report import Report
 from .train import run
-
-INTERRUPTED = 130
 
 
 def main(
@@ -45,64 +38,30 @@ def main(
     done, 1 the model or the data is wrong, 2 the command line is wrong, 3 the cluster failed, 130 interrupted.
     """
     show = ConsoleReport()
-    try:
-        with contextlib.ExitStack() as stack:
-            sinks: list[Emit] = [show]
-            if json is not None:
-                sinks.append(stack.enter_context(JsonLines(json)))
-            report = stack.enter_context(Report(sinks))
-            compiled = _compile(model, defines, train, test)
-            solver = compiled.solver
-            if solver is None:
-                raise ModelError(
-                    f"{model} has no solver: write a `solver (...)` beside the net, or run the solver's file"
-                )
-            config = RunConfig.resolve(
-                compiled.spark,
-                solver,
-                workers=workers,
-                master=master,
-                tau=tau,
-                rounds=rounds,
-                seed=seed,
-                snapshot_dir=snapshot_dir,
-                train=train,
-                test=test,
-                weights=weights,
-                resume=resume,
-            )
-            check_folder(config.snapshot_dir)
-            plan = _plan(model, compiled, solver, config)
-            show.wait("starting Spark, reading rows")
-            run(plan, config, report)
-    except SparkNetError as error:
-        diagnostics = error.diagnostics if isinstance(error, ModelError) else ()
-        print(_rendered(diagnostics) if diagnostics else f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    return 0
 
+    def body(report: Report) -> None:
+        compiled = compile_model(model, defines, train, test)
+        solver = solver_of(compiled)
+        config = RunConfig.resolve(
+            compiled.spark,
+            solver,
+            workers=workers,
+            master=master,
+            tau=tau,
+            rounds=rounds,
+            seed=seed,
+            snapshot_dir=snapshot_dir,
+            train=train,
+            test=test,
+            weights=weights,
+            resume=resume,
+        )
+        check_folder(config.snapshot_dir)
+        plan = _plan(model, compiled, solver, config)
+        show.wait("starting Spark, reading rows")
+        run(plan, config, report)
 
-def _rendered(diagnostics: Iterable[Diagnostic]) -> str:
-    return render_diagnostics(diagnostics, color=sys.stderr.isatty() and "NO_COLOR" not in os.environ)
-
-
-def _compile(path: str, defines: Mapping[str, str], train: str | None, test: str | None) -> Model:
-    """Compiles the model; its data layers take their shapes from the sources that the command line names."""
-    shapes: dict[str, list[tuple[int, ...]]] = {}
-    phases: dict[Phase, str | None] = {"TRAIN": train, "TEST": test}
-    for phase, name in phases.items():
-        if name is not None:
-            columns = {column.name: column.shape for column in open_source(name, phase).columns}
-            uri = parse_uri(name)
-            asked = [column for column in (uri.columns if uri else ()) if column in columns]
-            shapes[phase] = [columns[column] for column in asked or columns]
-    model = compile_file(path, defines=defines, data_shapes=shapes or None)
-    if model.diagnostics:
-        print(_rendered(model.diagnostics), file=sys.stderr)
-    return model
+    return command(body, show, json)
 
 
 def _plan(path: str, model: Model, solver: caffe_pb2.SolverParameter, config: RunConfig) -> Plan:

@@ -13,6 +13,7 @@ import glob
 import json
 import pathlib
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,29 +61,61 @@ def save(
     Raises OutputError; an earlier snapshot stays what it was.
     """
     put(solver, state)
-    folder = folder.absolute()
-    model, history = solver.snapshot(str(folder / name))
-    files = [pathlib.Path(model), pathlib.Path(history)]
-    stem = files[0].name.removesuffix(".caffemodel")
-    if config.momentum == "LOCAL":
-        path = folder / f"{stem}.history.npy"
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.save(file, np.stack(state.histories))
-        files.append(path)
     settings = {
-        "version": VERSION,
-        "time": time.time(),
         "round": state.round,
-        "iteration": state.iteration,
         "seed": config.seed,
         "workers": config.workers,
         "tau": config.tau,
         "momentum": config.momentum,
-        "files": [file.name for file in files],
     }
+    return write(folder, name, solver, settings, state.histories if config.momentum == "LOCAL" else ())
+
+
+def write(
+    folder: pathlib.Path,
+    name: str,
+    solver: caffe_ext.Solver,
+    settings: Mapping[str, Any],
+    histories: Sequence[Array] = (),
+) -> tuple[pathlib.Path, ...]:
+    """Writes a snapshot of `solver` as it is, with `settings` (round, seed and workers at least); returns the files."""
+    folder = folder.absolute()
+    stem = f"{name}_iter_{solver.iter}"
+    files = [pathlib.Path(path) for path in solver.snapshot(str(folder / name))]
+    if histories:
+        path = folder / f"{stem}.history.npy"
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.stack(histories))
+        files.append(path)
     path = folder / f"{stem}.json"
-    write_atomic(path, json.dumps(settings, indent=2) + "\n")
+    about = {"version": VERSION, "time": time.time(), "iteration": solver.iter, **settings}
+    write_atomic(path, json.dumps({**about, "files": [file.name for file in files]}, indent=2) + "\n")
     return (*files, path)
+
+
+def seed_of(state: pathlib.Path) -> int | None:
+    """The seed of the run that wrote the solver state `state`; None where no .json beside it tells."""
+    path = state.with_name(state.name.removesuffix(".h5").removesuffix(".solverstate") + ".json")
+    return int(_settings(path)["seed"]) if path.is_file() else None
+
+
+def start_from(paths: Iterable[pathlib.Path], net: caffe_ext.Net, name: str) -> tuple[str, ...]:
+    """Copies the weights in the files `paths` into `net`, called `name`, by layer name; what a user should know of it.
+
+    Raises WeightsError, also where a file has no layer of the net's.
+    """
+    notes = []
+    for path in paths:
+        known = caffe_ext.read_weights(path)
+        taken = [layer for layer in net.params if layer in known]
+        if not taken:
+            raise WeightsError(
+                f"{path} has weights for the layers {', '.join(known) or '(none)'}, none of which is in {name}: "
+                "weights are taken by the layers' names"
+            )
+        net.copy_from(path)
+        notes.append(f"starts from {path}: weights of {', '.join(taken)}")
+    return tuple(notes)
 
 
 def put(solver: caffe_ext.Solver, state: State) -> None:

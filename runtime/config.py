@@ -89,10 +89,10 @@ class RunConfig:
                 raise ModelError("the solver has no max_iter: give it one, or say --rounds N")
             max_iter = solver.max_iter
             rounds = -(-max_iter // tau)
-        elif solver.lr_policy == "poly" and rounds * tau > solver.max_iter:
+        elif solver.lr_policy in ("poly", "cosine") and rounds * tau > solver.max_iter:
             raise UsageError(
-                f'{rounds} rounds of {tau} iterations run past max_iter ({solver.max_iter}), where lr_policy "poly" '
-                "has no rate: fewer rounds, or a larger max_iter"
+                f"{rounds} rounds of {tau} iterations run past max_iter ({solver.max_iter}), where lr_policy "
+                f'"{solver.lr_policy}" ends: fewer rounds, or a larger max_iter'
             )
         for name in ("test_every", "snapshot_every"):
             if getattr(settings, name) < 0:

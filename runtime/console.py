@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
-from rich.table import Table
+from rich.table import Column, Table
 
-from .events import End, Event, Round, Snapshot, Start, Test
+from .events import End, Event, Iteration, Round, Snapshot, Start, Test
 
 
 class ConsoleReport:
@@ -44,34 +44,42 @@ class ConsoleReport:
                 self._start(event)
             case Round():
                 self._round(event)
+            case Iteration():
+                self._iteration(event)
             case Test():
                 self._metrics = event.metrics
-                self.say(f"test after round {event.round}: {_metrics(event.metrics)} ({event.rows:,} rows)")
+                number = f" net {event.net}" if event.net else ""
+                self.say(f"test{number} after {_when(event)}: {_metrics(event.metrics)} ({event.rows:,} rows)")
             case Snapshot():
-                self.say(f"snapshot after round {event.round}: {event.files[0]}")
+                self.say(f"snapshot after {_when(event)}: {event.files[0]}")
             case End():
                 self._end(event)
 
     def _start(self, start: Start) -> None:
-        self.say(
-            f"{start.model}: {start.parameters:,} parameters, {start.workers} workers × {start.tau} iterations a "
-            f"round, batch {start.batch}, seed {start.seed}, {start.master}"
-        )
-        self.say(f"train: {start.train}, {start.train_rows:,} rows")
-        if start.test is not None:
-            self.say(f"test: {start.test}, {start.test_rows:,} rows")
+        where = f"batch {start.batch}, seed {start.seed}"
+        if start.rounds is not None:
+            where = f"{start.workers} workers × {start.tau} iterations a round, {where}, {start.master}"
+        self.say(f"{start.model}: {start.parameters:,} parameters, {where}")
+        for phase, source, rows in (("train", start.train, start.train_rows), ("test", start.test, start.test_rows)):
+            if source is not None:
+                self.say(f"{phase}: {source}" + (f", {rows:,} rows" if rows is not None else ""))
         for note in start.notes:
             self.say(note)
         if self.live:
+            what, done, total = "round", start.round, start.rounds
+            if total is None:
+                what, done, total = "iteration", start.iteration, start.max_iter
+            # On a narrow terminal the description gives way.
+            widest = len(f"{what} {total}/{total}")
             self._progress = Progress(
-                TextColumn("round {task.completed:.0f}/{task.total:.0f}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.description}"),
-                TimeRemainingColumn(compact=True),
+                TextColumn(what + " {task.completed:.0f}/{task.total:.0f}", table_column=Column(min_width=widest)),
+                BarColumn(bar_width=None, table_column=Column(min_width=10, max_width=24)),
+                TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+                TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
                 console=self.console,
                 transient=True,
             )
-            self._progress.add_task("first round", total=start.rounds, completed=start.round)
+            self._progress.add_task(f"first {what}", total=total, completed=done or 0)
             self._progress.start()
 
     def _round(self, event: Round) -> None:
@@ -84,27 +92,44 @@ class ConsoleReport:
             f"averaging {event.averaging:.0%}"
         )
         if self._progress is None:
-            self.say(f"round {event.round}/{event.rounds}  {line}")
-        else:
-            metrics = "".join(f"  {name} {value:.4g}" for name, value in self._metrics.items())
-            task = self._progress.task_ids[0]
-            self._progress.update(task, completed=event.round, description=line + metrics)
+            line = f"round {event.round}/{event.rounds}  {line}"
+        self._advance(event.round, line)
+
+    def _iteration(self, event: Iteration) -> None:
+        self._rows += event.rows
+        self._seconds += event.seconds
+        self._loss = event.loss
+        line = f"loss {event.loss:.4g}  rate {event.rate:.4g}"
+        if event.rows and event.seconds:
+            line += f"  {event.rows / event.seconds:,.0f} images/s"
+        if self._progress is None:
+            line = f"iteration {event.iteration:,}/{event.max_iter:,}  {line}"
+        self._advance(event.iteration, line)
+
+    def _advance(self, done: int, line: str) -> None:
+        if self._progress is None:
+            self.say(line)
+            return
+        metrics = "".join(f"  {name} {value:.4g}" for name, value in self._metrics.items())
+        self._progress.update(self._progress.task_ids[0], completed=done, description=line + metrics)
 
     def _end(self, end: End) -> None:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-        if end.round == 0 and not end.files:
+        if not end.iteration and not end.files:
             return
         table = Table(show_header=False)
         table.add_column(style="bold")
         table.add_column(justify="right")
         table.add_row("status", end.status)
-        table.add_row("rounds", f"{end.round:,}")
+        if end.round is not None:
+            table.add_row("rounds", f"{end.round:,}")
         table.add_row("iterations", f"{end.iteration:,}")
         table.add_row("time", f"{end.seconds:,.1f} s")
         if self._seconds:
             table.add_row("images/s", f"{self._rows / self._seconds:,.0f}")
+        if self._seconds and end.round is not None:
             table.add_row("averaging", f"{self._averaging / self._seconds:.1%}")
         if self._loss is not None:
             table.add_row("training loss", f"{self._loss:.4g}")
@@ -113,6 +138,10 @@ class ConsoleReport:
         self.console.print(table)
         for file in end.files:
             self.say(f"wrote {file}")
+
+
+def _when(event: Test | Snapshot) -> str:
+    return f"iteration {event.iteration:,}" if event.round is None else f"round {event.round}"
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:

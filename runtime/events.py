@@ -1,9 +1,10 @@
-"""What a run tells: five kinds of events, for the console and, one JSON object a line, for scripts (`--json FILE`).
+"""What a run tells: six kinds of events, for the console and, one JSON object a line, for scripts (`--json FILE`).
 
-In JSON an event is an object with the key "event" ("start", "round", "test", "snapshot" or "end") and, beside it, the
-fields of the class below under their own names. Times are in seconds, `time` is since the epoch. NaN and infinite
-numbers are written as null. A run writes one start, then rounds, tests and snapshots as they happen, then one end,
-always; a run that ends before Spark has started (a wrong model, say) writes only the end.
+In JSON an event is an object with the key "event" ("start", "round", "iteration", "test", "snapshot" or "end") and,
+beside it, the fields of the class below under their own names. Times are in seconds, `time` is since the epoch. NaN and
+infinite numbers are written as null. A run writes one start, then rounds (on Spark) or iterations (on one machine),
+tests and snapshots as they happen, then one end, always; a run that ends before training has begun (a wrong model,
+say) writes only the end. What only Spark has is null on one machine: `round` everywhere, and some fields of the start.
 """
 
 import dataclasses
@@ -24,30 +25,32 @@ class Start:
     """Training begins.
 
     model        the net's name
-    workers, tau, rounds, seed, master, momentum: the settings in force
+    workers, tau, rounds, seed, master, momentum: the settings in force; all but seed null on one machine
     round, iteration: where it begins, 0 unless resumed
+    max_iter     on one machine: the iteration where it ends
     batch        rows of an iteration on one worker (with iter_size)
     parameters   numbers to learn
-    train, test  the sources, test null where there is none
-    train_rows, test_rows: their rows
+    train, test  the sources, test null where there is none; "the net's own" where its data layers read files themselves
+    train_rows, test_rows: their rows, null where the net's own layers read them
     notes        what a user should know: where weights came from, a mean that was computed
     """
 
     model: str
-    workers: int
-    tau: int
-    rounds: int
+    workers: int | None = None
+    tau: int | None = None
+    rounds: int | None = None
     seed: int
-    master: str
-    momentum: str
-    round: int
+    master: str | None = None
+    momentum: str | None = None
+    round: int | None = None
     iteration: int
+    max_iter: int | None = None
     batch: int
     parameters: int
     train: str
     test: str | None
-    train_rows: int
-    test_rows: int
+    train_rows: int | None
+    test_rows: int | None
     notes: tuple[str, ...]
     time: float = dataclasses.field(default_factory=time.time)
 
@@ -77,12 +80,36 @@ class Round:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Iteration:
+    """Training on one machine has come so far: told every `display` iterations.
+
+    iteration    iterations done; `max_iter` is where it ends
+    loss         of the last iteration, smoothed over average_loss
+    rate         its learning rate
+    rows         rows trained on since the event before, in `seconds`, tests and snapshots not counted
+    """
+
+    iteration: int
+    max_iter: int
+    loss: float
+    rate: float
+    rows: int
+    seconds: float
+    time: float = dataclasses.field(default_factory=time.time)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Test:
-    """The averaged weights on the whole test set; `metrics` are the net's outputs, means over `rows` rows."""
+    """The (averaged) weights on test data; `metrics` are the net's outputs of one number, means over `rows` rows.
+
+    `net` counts the test nets of a solver that has several. On Spark, and without test_iter, a test takes the whole
+    test set, each row once.
+    """
 
     __test__ = False  # not for pytest
 
-    round: int
+    net: int = 0
+    round: int | None = None
     iteration: int
     metrics: Mapping[str, float]
     rows: int
@@ -94,7 +121,7 @@ class Test:
 class Snapshot:
     """Files were written: `files`, absolute paths; the first is the .caffemodel."""
 
-    round: int
+    round: int | None = None
     iteration: int
     files: tuple[str, ...]
     time: float = dataclasses.field(default_factory=time.time)
@@ -117,7 +144,7 @@ class End:
 
     status: Status
     message: str | None
-    round: int
+    round: int | None
     iteration: int
     seconds: float
     metrics: Mapping[str, float]
@@ -125,7 +152,7 @@ class End:
     time: float = dataclasses.field(default_factory=time.time)
 
 
-Event = Start | Round | Test | Snapshot | End
+Event = Start | Round | Iteration | Test | Snapshot | End
 Emit = Callable[[Event], None]
 
 

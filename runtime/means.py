@@ -2,33 +2,39 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import caffe_ext
 from ..errors import DataError
 from ..files import write_atomic
 from ..proto import caffe_pb2
-from . import worker
 from .average import Array
-from .spark import Cluster, Rows
+from .data import Column
 from .worker import Feed
+
+# The sums of a column's rows, and how many rows, part by part: worker.column_sum of each.
+Sums = Callable[[str], Sequence[tuple[npt.NDArray[np.float64], int]]]
 
 
 class Means:
     """The mean images of a run, each found once.
 
-    A file is looked for as it is named, and in `model` (the model's folder). Where there is none, the mean of the
-    training `rows` takes its place, as Caffe's compute_image_mean computes it, and is kept in `folder`; `notes`
-    then says so.
+    A file is looked for in `folders`, as it is named or by its base name. Where there is none, the mean of the training
+    rows (which have `columns`, and are added up by `sums`) takes its place, as Caffe's compute_image_mean computes it,
+    and is kept in `kept`; `notes` then says so.
     """
 
-    def __init__(self, cluster: Cluster, rows: Rows, model: pathlib.Path, folder: pathlib.Path) -> None:
+    def __init__(
+        self, columns: Sequence[Column], sums: Sums, folders: Sequence[pathlib.Path], kept: pathlib.Path
+    ) -> None:
         self.notes: list[str] = []
-        self._cluster = cluster
-        self._rows = rows
-        self._model = model
-        self._folder = folder
+        self._columns = columns
+        self._sums = sums
+        self._folders = folders
+        self._kept = kept
         self._known: dict[str, Array] = {}
 
     def fill(self, feed: Feed) -> Feed:
@@ -40,21 +46,22 @@ class Means:
         return dataclasses.replace(feed, mean=self._known[feed.mean_file])
 
     def _find(self, feed: Feed) -> Array:
-        for path in (pathlib.Path(feed.mean_file), self._model / feed.mean_file):
-            if path.is_file():
-                found: Array = caffe_ext.read_mean(path)
-                return found
-        if feed.column not in (column.name for column in self._rows.source.columns):
+        for folder in self._folders:
+            for name in (feed.mean_file, pathlib.PurePath(feed.mean_file).name):
+                if (folder / name).is_file():
+                    found: Array = caffe_ext.read_mean(folder / name)
+                    return found
+        if feed.column not in (column.name for column in self._columns):
             raise DataError(
                 f"{feed.mean_file} does not exist, and the training data has no column `{feed.column}` to "
                 "compute it from"
             )
         # float64 adds up bytes exactly, so that the number of partitions makes no difference.
-        parts = self._cluster.each(self._rows, worker.column_sum, feed.column)
+        parts = self._sums(feed.column)
         count = sum(rows for _, rows in parts)
         image: Array = (np.sum([total for total, _ in parts], axis=0) / count).astype(np.float32)
         # Beside the weights: whoever uses them needs it.
-        kept = self._folder / pathlib.PurePath(feed.mean_file).name
+        kept = self._kept / pathlib.PurePath(feed.mean_file).name
         blob = caffe_pb2.BlobProto(data=image.ravel().tolist())
         if image.ndim == 3:
             blob.num = 1

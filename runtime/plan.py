@@ -29,21 +29,24 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
-def checkpoint_name(plan: Plan) -> str:
+def checkpoint_name(solver: caffe_pb2.SolverParameter, net: str) -> str:
     """The name that a run's snapshots begin with: the solver's snapshot_prefix without folder, else the net's name."""
-    name = pathlib.PurePath(plan.solver.snapshot_prefix).name or plan.name or "net"
+    name = pathlib.PurePath(solver.snapshot_prefix).name or net or "net"
     return re.sub(r"[^\w.+-]+", "_", name)
 
 
-def phase_net(net: caffe_pb2.NetParameter, solver: caffe_pb2.SolverParameter, phase: Phase) -> caffe_pb2.NetParameter:
-    """`net` in `phase`, with the levels and stages that the solver's train_state or (first) test_state adds."""
+def phase_net(
+    net: caffe_pb2.NetParameter, solver: caffe_pb2.SolverParameter, phase: Phase, test: int = 0
+) -> caffe_pb2.NetParameter:
+    """`net` in `phase`, with the levels and stages that the solver's train_state, or test_state `test`, adds."""
     result = caffe_pb2.NetParameter()
     result.CopyFrom(net)
     if phase == "TRAIN":
         result.state.MergeFrom(solver.train_state)
         result.state.phase = caffe_pb2.TRAIN
     else:
-        result.state.MergeFrom(solver.test_state[0] if solver.test_state else caffe_pb2.NetState())
+        if test < len(solver.test_state):
+            result.state.MergeFrom(solver.test_state[test])
         result.state.phase = caffe_pb2.TEST
     return result
 

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import SparkNetError
-from .events import Emit, End, Event, Round, Snapshot, Start, Status, Test
+from .events import Emit, End, Event, Iteration, Round, Snapshot, Start, Status, Test
 
 
 class Report:
@@ -18,7 +18,7 @@ class Report:
     def __init__(self, sinks: Sequence[Emit]) -> None:
         self._sinks = sinks
         self._began = time.perf_counter()
-        self._round = 0
+        self._round: int | None = 0
         self._iteration = 0
         self._metrics: dict[str, float] = {}
         self._files: list[str] = []
@@ -27,9 +27,12 @@ class Report:
         """Hands on `event`."""
         if isinstance(event, Start | Round):
             self._round, self._iteration = event.round, event.iteration
+        elif isinstance(event, Iteration):
+            self._iteration = event.iteration
         elif isinstance(event, Test):
             self._metrics = dict(event.metrics)
         elif isinstance(event, Snapshot):
+            self._iteration = event.iteration
             self._files += [file for file in event.files if file not in self._files]
         for sink in self._sinks:
             sink(event)

@@ -7,15 +7,12 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-import signal
-import threading
 import time
 from collections.abc import Iterator
 
 import numpy as np
 
 from .. import caffe_ext
-from ..errors import WeightsError
 from . import checkpoint, worker
 from .average import mean, next_histories
 from .checkpoint import State
@@ -23,6 +20,7 @@ from .config import RunConfig
 from .events import Emit, Round, Snapshot, Start, Test
 from .means import Means
 from .plan import Plan, checkpoint_name, phase_net, plain_solver
+from .signals import uninterrupted
 from .spark import Cluster, Own, Rows, SparkContext
 from .worker import Job, Tested, Trained
 
@@ -53,7 +51,12 @@ def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None 
     with Cluster(config.master, config.workers, context) as cluster:
         rows = cluster.rows("train", plan.train.source)
         tests = cluster.rows("test", plan.test.source) if plan.test else None
-        means = Means(cluster, rows, plan.folder, config.snapshot_dir)
+        means = Means(
+            rows.source.columns,
+            lambda column: cluster.each(rows, worker.column_sum, column),
+            (pathlib.Path(), plan.folder),
+            config.snapshot_dir,
+        )
         job = Job(
             run=cluster.run,
             train_net=phase_net(plan.net, plan.solver, "TRAIN").SerializeToString(),
@@ -70,7 +73,7 @@ def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None 
         batch = solver.net.blobs[job.train[0].top].shape[0] * max(1, solver.param.iter_size)
         notes = (*plan.notes, *means.notes, *started)
         emit(_start(plan, config, cluster, state, rounds, batch, notes))
-        loop = _Loop(cluster, job, solver, config, rows, tests, emit, checkpoint_name(plan), state)
+        loop = _Loop(cluster, job, solver, config, rows, tests, emit, checkpoint_name(plan.solver, plan.name), state)
         with loop.kept():
             while loop.state.round < rounds:
                 loop.round(rounds)
@@ -190,28 +193,19 @@ class _Loop:
             yield
         except BaseException:
             if self.state.round > self._saved:
-                with _uninterrupted():
+                with uninterrupted():
                     self.snapshot()
             raise
 
 
 def _begin(plan: Plan, config: RunConfig, solver: caffe_ext.Solver) -> tuple[State, RunConfig, tuple[str, ...]]:
     if config.resume:
-        path = checkpoint.newest(config.snapshot_dir, checkpoint_name(plan))
+        path = checkpoint.newest(config.snapshot_dir, checkpoint_name(plan.solver, plan.name))
         state, config = checkpoint.load(path, solver, config)
         return state, config, (f"goes on from {path}: round {state.round}, iteration {state.iteration:,}",)
-    notes = []
-    for path in [config.weights] if config.weights else map(pathlib.Path, plan.solver.weights):
-        known = caffe_ext.read_weights(path)
-        taken = [layer for layer in solver.net.params if layer in known]
-        if not taken:
-            raise WeightsError(
-                f"{path} has weights for the layers {', '.join(known) or '(none)'}, none of which is in {plan.name}: "
-                "weights are taken by the layers' names"
-            )
-        solver.net.copy_from(path)
-        notes.append(f"starts from {path}: weights of {', '.join(taken)}")
-    return State(0, 0, solver.net.flat_data.copy(), ()), config, tuple(notes)
+    paths = [config.weights] if config.weights else [pathlib.Path(path) for path in plan.solver.weights]
+    notes = checkpoint.start_from(paths, solver.net, plan.name)
+    return State(0, 0, solver.net.flat_data.copy(), ()), config, notes
 
 
 def _start(
@@ -241,16 +235,3 @@ def _start(
         test_rows=plan.test.source.rows if plan.test else 0,
         notes=notes,
     )
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C has no effect in this block: it is writing what an earlier one asked to keep."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

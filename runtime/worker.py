@@ -123,9 +123,7 @@ def train_round(
 
     def feed(number: int) -> None:
         start = (iteration * passes + number) * batch
-        rows = batch_rows(job.seed, partition, shard.rows, start, batch)
-        for feeder in feeders:
-            feeder(net, rows, derive(job.seed, partition, start, 1))
+        feed_batch(net, feeders, job.seed, partition, shard.rows, start, batch)
 
     try:
         losses = solver.step(steps, feed)
@@ -207,6 +205,15 @@ class Feeder:
             out[...] = values.reshape(out.shape)
         else:
             self.transformer(values, out, seed)
+
+
+def feed_batch(
+    net: caffe_ext.Net, feeders: Sequence[Feeder], seed: int, partition: int, rows: int, start: int, batch: int
+) -> None:
+    """Feeds the batch that begins at position `start` of the endless row of a partition's shuffled epochs."""
+    chosen = batch_rows(seed, partition, rows, start, batch)
+    for feeder in feeders:
+        feeder(net, chosen, derive(seed, partition, start, 1))
 
 
 class _Engines:

@@ -8,8 +8,8 @@ import click
 if TYPE_CHECKING:
     from .compile import Model
 
-_VERSION = {"package_name": "sparknet-dsl", "message": "%(prog)s %(version)s"}
-_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+VERSION = {"package_name": "sparknet-dsl", "message": "%(prog)s %(version)s"}
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 def _defines(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
@@ -23,7 +23,7 @@ def _defines(context: click.Context, parameter: click.Parameter, given: tuple[st
     return result
 
 
-_define_option = click.option(
+define_option = click.option(
     "-D",
     "defines",
     multiple=True,
@@ -69,7 +69,7 @@ def _list(context: click.Context, parameter: click.Parameter, asked: bool) -> No
     context.exit(0)
 
 
-@click.command(context_settings=_CONTEXT)
+@click.command(context_settings=CONTEXT)
 @click.argument("model", type=click.Path())
 @click.option(
     "-o",
@@ -85,7 +85,7 @@ def _list(context: click.Context, parameter: click.Parameter, asked: bool) -> No
     help="Give this one output instead of the files and the table: the net for Caffe, the model as JSON or as a .snet "
     "file (Caffe's data layers kept), the graph, or the table.",
 )
-@_define_option
+@define_option
 @click.option(
     "--keep-data-layers",
     is_flag=True,
@@ -122,7 +122,7 @@ def _list(context: click.Context, parameter: click.Parameter, asked: bool) -> No
     callback=_list,
     help="Show the models of the library, and leave.",
 )
-@click.version_option(**_VERSION)
+@click.version_option(**VERSION)
 def compile_command(
     model: str, output: str | None, emit: str | None, defines: dict[str, str], keep_data_layers: bool, form: str
 ) -> None:
@@ -227,11 +227,11 @@ def _compile_json(model: str, folder: str, defines: dict[str, str], keep_data_la
     return 0
 
 
-@click.command(context_settings=_CONTEXT)
+@click.command(context_settings=CONTEXT)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("--check", is_flag=True, help="Write nothing; name the files that would change.")
 @click.option("--diff", is_flag=True, help="Write nothing; show what would change.")
-@click.version_option(**_VERSION)
+@click.version_option(**VERSION)
 def format_command(paths: tuple[str, ...], check: bool, diff: bool) -> None:
     """Lay out .snet files in the one style: there is nothing to choose.
 
@@ -262,7 +262,7 @@ def _color() -> bool:
     return sys.stderr.isatty() and "NO_COLOR" not in os.environ
 
 
-@click.command(context_settings=_CONTEXT)
+@click.command(context_settings=CONTEXT)
 @click.argument("model", type=click.Path())
 @click.option("--workers", type=click.INT, help="Workers, each with one part of the data.  [default: the model's]")
 @click.option("--master", metavar="URL", help="Spark's master.  [default: local[WORKERS]]")
@@ -278,9 +278,9 @@ def _color() -> bool:
 )
 @click.option("--weights", metavar="FILE", help="Start from the weights in a .caffemodel.")
 @click.option("--resume", is_flag=True, help="Go on from the newest snapshot.")
-@_define_option
+@define_option
 @click.option("--json", metavar="FILE", help="Write one event per line (start, round, test, snapshot, end) to FILE.")
-@click.version_option(**_VERSION)
+@click.version_option(**VERSION)
 def run_command(
     model: str,
     workers: int | None,

@@ -21,8 +21,17 @@ LR_POLICIES: dict[str, tuple[str, ...]] = {
     "multistep": ("gamma", "stepvalue"),
     "poly": ("power", "max_iter"),
     "sigmoid": ("gamma", "stepsize"),
+    "cosine": ("max_iter",),  # ours
 }
-SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+# Ours is AdamW; the others are Caffe's.
+SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam", "AdamW")
+# Fields that decay an average, which a value of 1 would never let move.
+DECAYS: dict[str, tuple[str, ...]] = {
+    "RMSProp": ("rms_decay",),
+    "AdaDelta": ("momentum",),
+    "Adam": ("momentum", "momentum2"),
+    "AdamW": ("momentum", "momentum2"),
+}
 
 
 def solver_of(
@@ -99,6 +108,8 @@ def check_solver(
         diagnostics.error(
             "S403", f'no solver type "{solver.type}"', fields.get("type", span), near, notes=[f"types: {types}"]
         )
+    _check_warmup(solver, span, fields, diagnostics)
+    _check_rule(solver, span, fields, diagnostics)
     if solver.iter_size < 1:
         diagnostics.error("S401", "`iter_size` is at least 1", fields.get("iter_size", span))
     if solver.test_interval and not solver.test_iter:
@@ -111,4 +122,64 @@ def check_solver(
             "the solver tests, but the net has no source in TEST",
             fields.get("test_iter", span),
             help="mark a source @test, or leave out test_iter and test_interval",
+        )
+
+
+def _check_warmup(
+    solver: caffe_pb2.SolverParameter, span: Span | None, fields: Mapping[str, Span], diagnostics: Diagnostics
+) -> None:
+    """What bends the rate beside lr_policy: the warm-up, and the floor that "cosine" ends at."""
+    place = fields.get("warmup_iter", span)
+    if solver.warmup_iter < 0:
+        diagnostics.error("S401", "`warmup_iter` is 0 or more", place)
+    elif solver.warmup_iter and solver.HasField("max_iter") and solver.warmup_iter > solver.max_iter:
+        diagnostics.error(
+            "S401",
+            f"the warm-up of {solver.warmup_iter} iterations is longer than max_iter ({solver.max_iter})",
+            place,
+            "the rate would never be lr_policy's",
+        )
+    start = fields.get("warmup_start_lr", span)
+    if solver.warmup_start_lr < 0:
+        diagnostics.error("S401", "`warmup_start_lr` is negative", start, "training would climb")
+    elif solver.HasField("warmup_start_lr") and not solver.warmup_iter:
+        diagnostics.warn("S401", "`warmup_start_lr` without `warmup_iter` does nothing", start)
+    floor = fields.get("min_lr", span)
+    if solver.min_lr < 0:
+        diagnostics.error("S401", "`min_lr` is negative", floor, "training would climb")
+    elif solver.HasField("min_lr") and solver.lr_policy != "cosine":
+        diagnostics.warn("S401", f'`min_lr` does nothing with lr_policy="{solver.lr_policy}"', floor, "cosine uses it")
+    elif solver.min_lr > solver.base_lr:
+        diagnostics.error("S401", "`min_lr` is above `base_lr`", floor, "the rate would rise")
+
+
+def _check_rule(
+    solver: caffe_pb2.SolverParameter, span: Span | None, fields: Mapping[str, Span], diagnostics: Diagnostics
+) -> None:
+    """What the update rule of `type` makes of its own fields."""
+    for name in DECAYS.get(solver.type, ()):
+        if not 0 <= getattr(solver, name) < 1:
+            diagnostics.error(
+                "S401",
+                f"`{name}` of {solver.type} lies from 0 to below 1",
+                fields.get(name, span),
+                "it decays an average",
+            )
+    if solver.type == "AdaDelta" and not solver.momentum:
+        diagnostics.warn(
+            "S401",
+            "AdaDelta without `momentum`, its decay, remembers one gradient only",
+            fields.get("type", span),
+            "momentum=0.95 is usual",
+        )
+    if solver.type in ("AdaGrad", "RMSProp") and solver.momentum:
+        diagnostics.error(
+            "S401", f"{solver.type} takes no `momentum`", fields.get("momentum", span), "Caffe refuses it"
+        )
+    place = fields.get("regularization_type", span)
+    if solver.regularization_type not in ("L1", "L2"):
+        diagnostics.error("S401", f'no regularization_type "{solver.regularization_type}"', place, "L2 or L1")
+    elif solver.type == "AdamW" and solver.regularization_type == "L1":
+        diagnostics.error(
+            "S401", "AdamW decays the weights themselves: it knows no L1", place, "leave it out, or use Adam"
         )

@@ -1,5 +1,11 @@
 #include "core/dnnl_util.h"
 
+#include <algorithm>
+#include <cctype>
+#include <numeric>
+#include <string>
+#include <vector>
+
 #include "core/error.h"
 #include "core/parallel.h"
 
@@ -57,6 +63,25 @@ bool same_layout(const LayoutPtr& a, const LayoutPtr& b) {
 }
 
 int64_t layout_count(const Layout& layout) { return static_cast<int64_t>(layout.desc.get_size() / sizeof(float)); }
+
+std::string layout_name(const LayoutPtr& layout) {
+  if (!layout) return "";
+  const dnnl::memory::desc& desc = layout->desc;
+  const dnnl::memory::dims strides = desc.get_strides();
+  const dnnl::memory::dims blocks = desc.get_inner_blks();
+  const dnnl::memory::dims blocked = desc.get_inner_idxs();
+  const std::string letters = strides.size() == 5 ? "ncdhw" : strides.size() <= 4 ? "nchw" : "abcdefghijkl";
+  std::vector<size_t> order(strides.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return strides[a] > strides[b]; });
+  std::string name;
+  for (const size_t axis : order) {
+    const bool is_blocked = std::find(blocked.begin(), blocked.end(), static_cast<int64_t>(axis)) != blocked.end();
+    name += static_cast<char>(is_blocked ? std::toupper(letters[axis]) : letters[axis]);
+  }
+  for (int i = 0; i < desc.get_inner_nblks(); ++i) name += std::to_string(blocks[i]) + letters[blocked[i]];
+  return name;
+}
 
 dnnl::memory read_memory(const Tensor& tensor, const dnnl::memory::desc& desc) {
   return wrap_memory(desc, tensor.read_as(layout_of(desc)));

@@ -17,10 +17,11 @@ namespace {
 struct Update {
   float scale;     // of the raw gradient: clipping, and 1 / iter_size
   float l2, l1;    // weight decay
-  float rate;      // learning rate × lr_mult; for Adam with the bias correction
-  float momentum;  // also AdaDelta's decay and Adam's beta1
-  float decay2;    // RMSProp's rms_decay, Adam's beta2
-  float delta;
+  float rate;      // learning rate × lr_mult; for Adam and AdamW with the bias correction
+  float momentum;  // also AdaDelta's decay, beta1 of Adam and AdamW
+  float decay2;    // RMSProp's rms_decay, beta2 of Adam and AdamW
+  float delta;     // for AdamW with the bias correction
+  float shrink;    // AdamW: learning rate × lr_mult × weight decay
 };
 
 // The gradient with clipping, iter_size and weight decay in, in Caffe's order.
@@ -89,6 +90,17 @@ SPARKNET_WIDE void adam(const Update& u, int64_t count, const float* g, float* w
   }
 }
 
+// Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019), algorithm 2: the decay is no part of the
+// gradient, so neither average sees it. The correction of k stands in `rate` and `delta`.
+SPARKNET_WIDE void adamw(const Update& u, int64_t count, const float* g, float* w, float* h, float* k) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float d = u.scale * g[i];
+    h[i] = u.momentum * h[i] + (1.0f - u.momentum) * d;
+    k[i] = u.decay2 * k[i] + (1.0f - u.decay2) * d * d;
+    w[i] -= u.shrink * w[i] + u.rate * h[i] / (std::sqrt(k[i]) + u.delta);
+  }
+}
+
 struct SolverType {
   Rule rule;
   int slots;
@@ -99,6 +111,7 @@ const std::map<std::string, SolverType>& solver_types() {
   static const std::map<std::string, SolverType> table = {
       {"SGD", {sgd, 1, true}},          {"Nesterov", {nesterov, 1, true}}, {"AdaGrad", {adagrad, 1, false}},
       {"RMSProp", {rmsprop, 1, false}}, {"AdaDelta", {adadelta, 2, true}}, {"Adam", {adam, 2, true}},
+      {"AdamW", {adamw, 2, true}},
   };
   return table;
 }
@@ -113,7 +126,7 @@ std::string listed(const std::vector<std::string>& names) {
 const std::map<std::string, std::vector<std::string>>& policies() {
   static const std::map<std::string, std::vector<std::string>> table = {
       {"fixed", {}},     {"step", {"stepsize"}}, {"exp", {}},     {"inv", {}},
-      {"multistep", {}}, {"poly", {"max_iter"}}, {"sigmoid", {}},
+      {"multistep", {}}, {"poly", {"max_iter"}}, {"sigmoid", {}}, {"cosine", {"max_iter"}},
   };
   return table;
 }
@@ -130,20 +143,9 @@ const std::vector<std::string>& Solver::types() {
 }
 
 Solver::Solver(const Message& param, Net& net) : param_(param), net_(net), type_(param.text("type")) {
-  const auto type = solver_types().find(type_);
-  if (type == solver_types().end()) {
-    fail(ErrorKind::kField, "unknown solver type \"", type_, "\"; known: ", listed(types()));
-  }
-  slots_ = type->second.slots;
-  if (!type->second.takes_momentum && param_.real("momentum") != 0.0) {
-    fail(ErrorKind::kField, type_, " takes no momentum: leave it out or set it to 0");
-  }
-  const std::string& regularization = param_.text("regularization_type");
-  if (regularization != "L2" && regularization != "L1") {
-    fail(ErrorKind::kField, "unknown regularization_type \"", regularization, "\"; known: L1, L2");
-  }
-  if (param_.integer("iter_size") < 1) fail(ErrorKind::kField, "iter_size must be at least 1");
+  check_type();
   check_policy();
+  slots_ = solver_types().at(type_).slots;
 
   constexpr int64_t kPiece = 16384;
   for (size_t index = 0; index < net_.learnable().size(); ++index) {
@@ -155,6 +157,32 @@ Solver::Solver(const Message& param, Net& net) : param_(param), net_(net), type_
   // Shared with the views that Python holds, which may outlive the solver.
   auto zeros = std::make_shared<std::vector<float>>(history_count());
   history_ = std::shared_ptr<float>(zeros, zeros->data());
+}
+
+void Solver::check_type() const {
+  const auto type = solver_types().find(type_);
+  if (type == solver_types().end()) {
+    fail(ErrorKind::kField, "unknown solver type \"", type_, "\"; known: ", listed(types()));
+  }
+  const double momentum = param_.real("momentum");
+  if (!type->second.takes_momentum && momentum != 0.0) {
+    fail(ErrorKind::kField, type_, " takes no momentum: leave it out or set it to 0");
+  }
+  // The bias correction divides by 1 - beta^t.
+  if (type_ == "Adam" || type_ == "AdamW") {
+    for (const char* field : {"momentum", "momentum2"}) {
+      const double beta = param_.real(field);
+      if (!(beta >= 0.0 && beta < 1.0)) fail(ErrorKind::kField, type_, " wants a ", field, " from 0 to below 1");
+    }
+  }
+  const std::string& regularization = param_.text("regularization_type");
+  if (regularization != "L2" && regularization != "L1") {
+    fail(ErrorKind::kField, "unknown regularization_type \"", regularization, "\"; known: L1, L2");
+  }
+  if (type_ == "AdamW" && regularization == "L1") {
+    fail(ErrorKind::kField, "AdamW decays the weights themselves: leave regularization_type L1 out");
+  }
+  if (param_.integer("iter_size") < 1) fail(ErrorKind::kField, "iter_size must be at least 1");
 }
 
 void Solver::check_policy() const {
@@ -170,9 +198,18 @@ void Solver::check_policy() const {
     if (!param_.has(field)) fail(ErrorKind::kField, "lr_policy \"", policy, "\" needs ", field);
     if (param_.integer(field) < 1) fail(ErrorKind::kField, field, " must be at least 1");
   }
+  if (param_.integer("warmup_iter") < 0) fail(ErrorKind::kField, "warmup_iter must be at least 0");
 }
 
 double Solver::rate() {
+  const double rate = policy_rate();
+  const int64_t warmup = param_.integer("warmup_iter");
+  if (iter_ >= warmup) return rate;
+  const double done = static_cast<double>(iter_) / static_cast<double>(warmup);
+  return (1.0 - done) * param_.real("warmup_start_lr") + done * rate;
+}
+
+double Solver::policy_rate() {
   const std::string& policy = param_.text("lr_policy");
   const double base = param_.real("base_lr");
   const double gamma = param_.real("gamma");
@@ -193,6 +230,13 @@ double Solver::rate() {
     const double left = 1.0 - iter / static_cast<double>(param_.integer("max_iter"));
     // Caffe's rate is NaN past max_iter; here it stays at 0.
     return left <= 0.0 ? 0.0 : base * std::pow(left, param_.real("power"));
+  }
+  if (policy == "cosine") {
+    // Loshchilov and Hutter, "SGDR" (2017), equation 5, without restarts; past max_iter the floor stays.
+    const double done = std::min(1.0, iter / static_cast<double>(param_.integer("max_iter")));
+    const double floor = param_.real("min_lr");
+    constexpr double kPi = 3.14159265358979323846;
+    return floor + 0.5 * (base - floor) * (1.0 + std::cos(kPi * done));
   }
   return base / (1.0 + std::exp(-gamma * (iter - static_cast<double>(param_.integer("stepsize")))));  // sigmoid
 }
@@ -256,18 +300,23 @@ void Solver::apply_update() {
   const double momentum = param_.real("momentum");
   const double decay2 = param_.real(type_ == "RMSProp" ? "rms_decay" : "momentum2");
   double correction = 1.0;
-  if (type_ == "Adam") {
+  double delta = param_.real("delta");
+  if (type_ == "Adam" || type_ == "AdamW") {
     const auto t = static_cast<double>(iter_ + 1);
-    correction = std::sqrt(1.0 - std::pow(decay2, t)) / (1.0 - std::pow(momentum, t));
+    const double second = std::sqrt(1.0 - std::pow(decay2, t));
+    correction = second / (1.0 - std::pow(momentum, t));
+    // Caffe's Adam adds delta to the uncorrected root; AdamW follows the paper.
+    if (type_ == "AdamW") delta *= second;
   }
   std::vector<Update> updates;
   updates.reserve(learnable.size());
   for (const Learnable& parameter : learnable) {
     const double local = decay * parameter.decay_mult;
+    const double local_rate = rate_now * parameter.lr_mult;
     updates.push_back({static_cast<float>(scale), static_cast<float>(l1 ? 0.0 : local),
-                       static_cast<float>(l1 ? local : 0.0),
-                       static_cast<float>(rate_now * parameter.lr_mult * correction), static_cast<float>(momentum),
-                       static_cast<float>(decay2), static_cast<float>(param_.real("delta"))});
+                       static_cast<float>(l1 ? local : 0.0), static_cast<float>(local_rate * correction),
+                       static_cast<float>(momentum), static_cast<float>(decay2), static_cast<float>(delta),
+                       static_cast<float>(local_rate * local)});
   }
   const Rule rule = solver_types().at(type_).rule;
   const int64_t second = slots_ == 2 ? net_.flat_count() : 0;

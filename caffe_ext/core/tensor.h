@@ -27,6 +27,9 @@ int canonical_axis(const Shape& shape, int64_t axis, const char* field = "axis")
 struct Layout;
 using LayoutPtr = std::shared_ptr<const Layout>;
 
+// Its name in oneDNN's words for images (nChw16c); "" for row-major.
+std::string layout_name(const LayoutPtr& layout);
+
 // The values of one or several tensors that share them.
 class Storage;
 

@@ -110,7 +110,7 @@ def test_caffes_snapshots(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run(solver, case, meta, 20)  # compares at 20
 
 
-@pytest.mark.parametrize("type", ["SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"])
+@pytest.mark.parametrize("type", ["SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam", "AdamW"])
 def test_restoring_goes_on_bit_for_bit(type: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     momentum = 0.0 if type in ("AdaGrad", "RMSProp") else 0.9
@@ -359,14 +359,15 @@ def test_solve(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: 
     passes: list[int] = []
     solver = caffe_ext.get_solver(tmp_path / "my_solver.prototxt")
     solver.solve(feed=passes.append)
-    assert passes == list(range(20))
+    assert passes == list(range(21))  # one more for the last display
     # Without snapshot_prefix the solver file's name is the prefix; the last snapshot is of max_iter.
     written = {path.name for path in tmp_path.glob("my_solver_iter_*")}
     assert written == {f"my_solver_iter_{n}.{kind}" for n in (4, 8, 10) for kind in ("caffemodel", "solverstate")}
-    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["iteration 0", "iteration 5"]
+    shown = [record.getMessage().split(":")[0] for record in caplog.records]
+    assert shown == [f"iteration {n}{part}" for n in (0, 5, 10) for part in ("", ", train net")]
     again = caffe_ext.get_solver(tmp_path / "my_solver.prototxt")
     again.solve(tmp_path / "my_solver_iter_8.solverstate", passes.append)
-    assert again.iter == 10 and passes[20:] == [0, 1, 2, 3]
+    assert again.iter == 10 and passes[21:] == [0, 1, 2, 3, 4]
 
 
 def test_a_loss_that_is_nan_ends_solve() -> None:

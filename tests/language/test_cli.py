@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from google.protobuf import text_format
 
-from sparknet_dsl import cli
+from sparknet_dsl import cli, cli_local
 from sparknet_dsl.proto import caffe_pb2, sparknet_pb2
 
 MODELS = pathlib.Path(__file__).parents[2] / "models"
@@ -175,7 +175,13 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert CliRunner().invoke(cli.run_command, ["m.snet"]).exit_code == 130
 
 
-@pytest.mark.parametrize("command", [cli.compile_command, cli.run_command, cli.format_command])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(cli.compile_command, cli.run_command, cli.format_command),
+        *(cli_local.time_command, cli_local.train_command, cli_local.test_command),
+    ],
+)
 def test_help_teaches(command: object) -> None:
     result = CliRunner().invoke(command, ["--help"])  # type: ignore[arg-type]
     assert result.exit_code == 0
@@ -192,7 +198,7 @@ def in_a_process(code: str) -> str:
 
 def test_imports_are_lazy() -> None:
     heavy = "{'lark', 'numpy', 'rich', 'pyspark', 'sklearn', 'google.protobuf', 'sparknet_dsl.caffe_ext'}"
-    code = f"import sys, sparknet_dsl, sparknet_dsl.cli; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, sparknet_dsl, sparknet_dsl.cli_local; print(sorted({heavy} & set(sys.modules)))"
     assert in_a_process(code) == "[]"
     code = f"import sys; from sparknet_dsl.compile import compile_text; print(sorted({heavy} & set(sys.modules)))"
     assert in_a_process(code) == "['google.protobuf', 'lark']"

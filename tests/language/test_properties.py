@@ -122,8 +122,10 @@ def test_every_field_of_a_layer_can_be_written(layer: caffe_pb2.LayerParameter) 
 @given(messages(caffe_pb2.SolverParameter, 1))
 def test_every_field_of_a_solver_can_be_written(solver: caffe_pb2.SolverParameter) -> None:
     solver.base_lr, solver.lr_policy, solver.type, solver.iter_size = 0.5, "fixed", "SGD", 1
+    solver.regularization_type = "L1"
     del solver.test_iter[:]
-    solver.ClearField("test_interval")
+    for field in ("test_interval", "warmup_iter", "warmup_start_lr", "min_lr"):
+        solver.ClearField(field)
     text = f"net N {{ data: Input([1, 2]) @train }} solver ({arguments(solver)})"
     assert compile_text(text).solver == solver
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from sparknet_dsl.errors import DataError, OutputError
 from sparknet_dsl.runtime.console import ConsoleReport
-from sparknet_dsl.runtime.events import End, JsonLines, Round, Snapshot, Start, Test, to_json
+from sparknet_dsl.runtime.events import End, Event, Iteration, JsonLines, Round, Snapshot, Start, Test, to_json
 from sparknet_dsl.runtime.report import Report
 
 START = Start(
@@ -33,10 +33,33 @@ ROUND = Round(round=1, rounds=3, iteration=50, loss=0.25, rate=0.01, rows=6400, 
 TEST = Test(round=1, iteration=50, metrics={"accuracy": 0.9712, "loss": 0.1}, rows=10000, seconds=1.0)
 SNAPSHOT = Snapshot(round=1, iteration=50, files=("/s/lenet_iter_50.caffemodel", "/s/lenet_iter_50.solverstate"))
 EVENTS = [START, ROUND, TEST, SNAPSHOT]
+# A run on one machine.
+LOCAL: list[Event] = [
+    Start(
+        model="LeNet",
+        seed=7,
+        iteration=100,
+        max_iter=500,
+        batch=64,
+        parameters=431080,
+        train="the net's own",
+        test="mnist:/data",
+        train_rows=None,
+        test_rows=10000,
+        notes=(),
+    ),
+    Iteration(iteration=200, max_iter=500, loss=0.25, rate=0.01, rows=6400, seconds=2.0),
+    Test(net=1, iteration=200, metrics={"accuracy": 0.5}, rows=100, seconds=1.0),
+    Snapshot(iteration=200, files=("/s/lenet_iter_200.caffemodel",)),
+]
 
 
 def test_each_event_is_one_line_of_json_and_says_all():
-    for event in [*EVENTS, End(status="done", message=None, round=1, iteration=50, seconds=3, metrics={}, files=())]:
+    for event in [
+        *EVENTS,
+        *LOCAL,
+        End(status="done", message=None, round=1, iteration=50, seconds=3, metrics={}, files=()),
+    ]:
         line = to_json(event)
         assert "\n" not in line
         found = json.loads(line)
@@ -92,10 +115,10 @@ def test_every_run_ends_with_an_end(error, status, message):
     assert end.files == SNAPSHOT.files
 
 
-def show(**options) -> str:
+def show(events=EVENTS, width=100, **options) -> str:
     stream = io.StringIO()
-    with Report([ConsoleReport(Console(file=stream, highlight=False, width=100, **options))]) as report:
-        for event in EVENTS:
+    with Report([ConsoleReport(Console(file=stream, highlight=False, width=width, **options))]) as report:
+        for event in events:
             report(event)
     return stream.getvalue()
 
@@ -110,6 +133,24 @@ def test_plain_lines_without_a_terminal():
     assert "wrote /s/lenet_iter_50.caffemodel" in lines
     assert START.notes[0] in lines
     assert any("test accuracy" in line and "0.9712" in line for line in lines)
+
+
+def test_a_run_on_one_machine_has_no_rounds():
+    lines = show(LOCAL).splitlines()
+    assert lines[:6] == [
+        "LeNet: 431,080 parameters, batch 64, seed 7",
+        "train: the net's own",
+        "test: mnist:/data, 10,000 rows",
+        "iteration 200/500  loss 0.25  rate 0.01  3,200 images/s",
+        "test net 1 after iteration 200: accuracy 0.5000 (100 rows)",
+        "snapshot after iteration 200: /s/lenet_iter_200.caffemodel",
+    ]
+    assert not any("round" in line or "averaging" in line for line in lines)
+
+
+def test_a_narrow_terminal_keeps_the_count(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "iteration 200/500 " in show(LOCAL, width=60, force_terminal=True)
 
 
 def test_a_live_line_on_a_terminal(monkeypatch):

@@ -1,0 +1,78 @@
+"""What the commands share: compiling the model, telling what happens, errors as one message and a status."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+
+from .. import Model, compile_file
+from ..diagnostics import Diagnostic, render_diagnostics
+from ..errors import ModelError, SparkNetError
+from ..proto import caffe_pb2
+from .data import Phase, open_source, parse_uri
+from .events import Emit, JsonLines
+from .report import Report
+
+INTERRUPTED = 130
+
+
+def command(body: Callable[[Report], None], show: Emit, json: str | None) -> int:
+    """Runs `body`, whose events go to `show` and, a line each, to the file `json`; gives the exit status."""
+
+    def reported() -> None:
+        with contextlib.ExitStack() as stack:
+            sinks: list[Emit] = [show]
+            if json is not None:
+                sinks.append(stack.enter_context(JsonLines(json)))
+            body(stack.enter_context(Report(sinks)))
+
+    return guarded(reported)
+
+
+def guarded(body: Callable[[], None]) -> int:
+    """Runs `body` and gives the exit status: 0 done, 130 interrupted, otherwise what errors.py says.
+
+    An error becomes one message on standard error.
+    """
+    try:
+        body()
+    except SparkNetError as error:
+        diagnostics = error.diagnostics if isinstance(error, ModelError) else ()
+        print(_rendered(diagnostics) if diagnostics else f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def compile_model(
+    path: str, defines: Mapping[str, str], train: str | None, test: str | None, *, keep_data_layers: bool = False
+) -> Model:
+    """The model in the file `path`; its data layers take their shapes from the sources named.
+
+    Prints warnings to standard error. Raises ModelError, DataError.
+    """
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    phases: dict[Phase, str | None] = {"TRAIN": train, "TEST": test}
+    for phase, name in phases.items():
+        if name is not None:
+            columns = {column.name: column.shape for column in open_source(name, phase).columns}
+            uri = parse_uri(name)
+            asked = [column for column in (uri.columns if uri else ()) if column in columns]
+            shapes[phase] = [columns[column] for column in asked or columns]
+    model = compile_file(path, defines=defines, data_shapes=shapes or None, keep_data_layers=keep_data_layers)
+    if model.diagnostics:
+        print(_rendered(model.diagnostics), file=sys.stderr)
+    return model
+
+
+def solver_of(model: Model) -> caffe_pb2.SolverParameter:
+    """The model's solver; raises ModelError where it has none."""
+    if model.solver is None:
+        raise ModelError(f"{model.path} has no solver: write a `solver (...)` beside the net, or run the solver's file")
+    return model.solver
+
+
+def _rendered(diagnostics: Iterable[Diagnostic]) -> str:
+    return render_diagnostics(diagnostics, color=sys.stderr.isatty() and "NO_COLOR" not in os.environ)

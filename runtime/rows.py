@@ -1,0 +1,90 @@
+"""All rows of a run's sources on this machine, and how they are fed to the nets of one process."""
+
+import pathlib
+import uuid
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import caffe_ext
+from ..proto import caffe_pb2
+from . import worker
+from .batches import derive
+from .data import Phase
+from .feeds import Fed
+from .means import Means
+from .shards import Shard, shard
+from .worker import Feed, Feeder, Job, Params, Tested
+
+
+class LocalRows:
+    """The rows of sources, read when they are first asked for and kept in `folder`.
+
+    `means` finds the mean images, in `folders`, or from the rows of `train`, which are then kept in `kept`.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, train: Fed | None, folders: Sequence[pathlib.Path], kept: pathlib.Path
+    ) -> None:
+        self._folder = folder
+        self._known: dict[tuple[str, Phase], Shard] = {}
+
+        def sums(column: str) -> Sequence[tuple[npt.NDArray[np.float64], int]]:
+            return [worker.column_sum(self.of(train, "TRAIN"), 0, column)] if train else []
+
+        self.means = Means(train.source.columns if train else (), sums, folders, kept)
+
+    def of(self, fed: Fed, phase: Phase) -> Shard:
+        """The rows of the source of `fed`; raises DataError, OutputError."""
+        key = (fed.uri, phase)
+        if key not in self._known:
+            source = fed.source
+            name = f"{phase.lower()}{len(self._known)}"
+            self._known[key] = shard("local", name, source.columns, lambda: source.read(0, 1), self._folder)
+        return self._known[key]
+
+    def feeds(self, fed: Fed) -> tuple[Feed, ...]:
+        """The feeds of `fed`, mean images filled in."""
+        return tuple(map(self.means.fill, fed.feeds))
+
+    def feeding(self, fed: Fed | None, phase: Phase, net: caffe_ext.Net, seed: int) -> "Feeding | None":
+        """What feeds `net` from the rows of `fed`; None for None: the net's own data layers do."""
+        return None if fed is None else Feeding(net, self.of(fed, phase), self.feeds(fed), phase, seed)
+
+    def test(self, fed: Fed, net: caffe_pb2.NetParameter, params: Params, seed: int) -> Tested:
+        """The outputs of the TEST net `net` with the weights `params` over all rows of `fed`, each once."""
+        job = Job(
+            run=uuid.uuid4().hex,
+            train_net=b"",
+            test_net=net.SerializeToString(),
+            solver=b"",
+            train=(),
+            test=self.feeds(fed),
+            seed=seed,
+            threads=caffe_ext.num_threads(),
+            send_history=False,
+        )
+        return worker.test(self.of(fed, "TEST"), 0, job, params)
+
+
+class Feeding:
+    """Feeds a net, batch by batch."""
+
+    def __init__(self, net: caffe_ext.Net, rows: Shard, feeds: Sequence[Feed], phase: Phase, seed: int) -> None:
+        number = caffe_ext.TRAIN if phase == "TRAIN" else caffe_ext.TEST
+        self._net = net
+        self._rows = rows.rows
+        self._feeders = [Feeder(feed, rows, number) for feed in feeds]
+        self._batch = net.blobs[feeds[0].top].shape[0]
+        self._seed = seed
+
+    def shuffled(self, k: int) -> None:
+        """Batch `k` of the endless row of shuffled epochs, as a run of one worker takes them."""
+        worker.feed_batch(self._net, self._feeders, self._seed, 0, self._rows, k * self._batch, self._batch)
+
+    def in_order(self, k: int) -> None:
+        """Batch `k` of the rows in their order, around and around."""
+        chosen = np.arange(k * self._batch, (k + 1) * self._batch) % self._rows
+        for feeder in self._feeders:
+            feeder(self._net, chosen, derive(self._seed, k))

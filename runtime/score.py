@@ -1,0 +1,87 @@
+"""`sparknet-test`: what trained weights score on test data, as `caffe test` tells it."""
+
+import json
+import pathlib
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .. import caffe_ext
+from ..errors import DataError, ModelError, UsageError
+from ..proto import caffe_pb2
+from . import checkpoint
+from .command import compile_model
+from .feeds import data_layers, feed_net, no_source
+from .plan import phase_net
+from .rows import LocalRows
+
+BATCHES = 50  # of a net that reads its data itself, unless told otherwise: Caffe's number
+SEED = 0
+
+
+def main(
+    model: str,
+    *,
+    weights: Sequence[str],
+    source: str | None = None,
+    iterations: int | None = None,
+    threads: int | None = None,
+    defines: Mapping[str, str] = {},
+    form: str = "text",
+) -> None:
+    """Prints the outputs of the net in the file `model`, in phase TEST and with `weights`, as lines or as JSON.
+
+    They are means over all rows of the source, each once, or over `iterations` batches of a net that reads its data
+    itself. Raises UsageError, ModelError, DataError, WeightsError, LayerError.
+    """
+    for name, number in (("iterations", iterations), ("threads", threads)):
+        if number is not None and number < 1:
+            raise UsageError(f"--{name} {number}: a whole number from 1 up is wanted")
+    if threads is not None:
+        caffe_ext.set_num_threads(threads)
+    compiled = compile_model(model, defines, None, source, keep_data_layers=source is None)
+    if "TEST" not in compiled.reports:
+        raise ModelError(f"{model} has no data in phase TEST: mark a source @test")
+    message = phase_net(compiled.net, compiled.solver or caffe_pb2.SolverParameter(), "TEST")
+    fed = feed_net(message, "TEST", source)
+    if fed is None and (layers := data_layers(message, "TEST")):
+        raise DataError(no_source(model, layers, "TEST"))
+    if fed is not None and iterations is not None:
+        raise UsageError(
+            f"--iterations counts batches of a net that reads its data itself; of {fed.uri} all rows count"
+        )
+    net = caffe_ext.Net(message, caffe_ext.TEST, level=message.state.level, seed=SEED)
+    paths = [pathlib.Path(path) for path in weights]
+    checkpoint.start_from(paths, net, compiled.name)
+    began = time.perf_counter()
+    if fed is not None:
+        params = {layer: [blob.data for blob in blobs] for layer, blobs in net.params.items()}
+        # A mean image that was computed in training lies beside the weights.
+        folders = (pathlib.Path(), pathlib.Path(model).parent, *(path.parent for path in paths))
+        with tempfile.TemporaryDirectory(prefix="sparknet-") as folder:
+            tested = LocalRows(pathlib.Path(folder), None, folders, pathlib.Path(folder)).test(
+                fed, message, params, SEED
+            )
+        found, count, of = tested.metrics, tested.rows, "rows"
+    else:
+        found, count, of = _batches(net, iterations or BATCHES), iterations or BATCHES, "batches"
+    seconds = time.perf_counter() - began
+    if form == "json":
+        print(json.dumps({"metrics": found, of: count, "seconds": seconds}))
+        return
+    for name, value in found.items():
+        print(f"{name} {value:.6g}")
+    print(f"({count:,} {of} in {seconds:.1f} s)")
+
+
+def _batches(net: caffe_ext.Net, count: int) -> dict[str, float]:
+    """The means of the outputs over `count` batches; of an output of several numbers, each by its place."""
+    sums: dict[str, float] = {}
+    for _ in range(count):
+        for name, values in net.forward().items():
+            for place, value in np.ndenumerate(values):
+                key = name if values.size == 1 else f"{name}[{','.join(map(str, place))}]"
+                sums[key] = sums.get(key, 0.0) + float(value)
+    return {name: total / count for name, total in sums.items()}
