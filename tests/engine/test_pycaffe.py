@@ -117,8 +117,8 @@ def test_backward_in_part(path: str) -> None:
 
 
 def test_gradients_from_outside() -> None:
-    net = caffe.Net(message("force_backward: true" + NET), caffe.TEST, stages=["deploy"])
-    net.forward(data=np.ones((4, 2, 6, 6)), label=np.zeros(4))
+    net = filled(caffe.Net(message("force_backward: true" + NET), caffe.TEST, stages=["deploy"], seed=1))
+    net.forward()
     zero = net.backward(prob=np.zeros((4, 5)), label=np.zeros(4))["data"].copy()
     assert not zero.any()
     assert net.backward(prob=np.eye(4, 5))["data"].any()
