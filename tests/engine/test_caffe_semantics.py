@@ -2,8 +2,7 @@
 
 The points are those of reference/caffe_semantics.md in the shared material, by number. `layers/x`, `solvers/x` and the
 like are runs of Caffe's own (test_golden_layers.py, test_solver.py, test_weights.py compare with them), `rejects/x`
-nets that it refuses, the others tests of ours. docs/caffe.md says where this engine differs. What point 38 says of
-databases is shown where there is something that reads them.
+nets that it refuses, the others tests of ours. docs/caffe.md says where this engine differs.
 """
 
 import ast
@@ -76,12 +75,16 @@ SHOWN_BY = {
     33: "solvers/adam solvers/adadelta solvers/adagrad solvers/rmsprop solvers/rmsprop_default_decay",
     34: "solvers/sgd_multistep solvers/sgd_poly solvers/sgd_sigmoid test_solver::test_poly_ends_at_zero "
     "test_caffe_semantics::test_reading_the_rate_takes_a_step_at_most",
-    35: "solvers/snapshot_sgd_binaryproto solvers/snapshot_adadelta_binaryproto "
+    35: "solvers/snapshot_sgd_binaryproto solvers/snapshot_adadelta_binaryproto solvers/snapshot_adam_hdf5 "
+    "test_hdf5_files::test_caffes_weights test_hdf5_files::test_our_files_are_laid_out_as_caffes "
     "test_solver::test_restoring_goes_on_bit_for_bit test_caffe_semantics::test_snapshots_without_a_prefix",
     # Fillers, data, formats
     36: "test_fillers::test_fixed_values test_fillers::test_statistics",
-    37: "test_transform::test_test_phase test_transform::test_refused",
-    38: "",
+    37: "interop/transforms test_data_layers::test_caffes_transforms test_data_layers::test_caffes_hdf5_data "
+    "test_databases::test_encoded_datums_take_their_channels_from_the_file test_databases::test_images "
+    "test_transform::test_test_phase test_transform::test_refused",
+    38: "interop/cifar_rawlog_leveldb test_databases::test_caffes_databases "
+    "test_databases::test_lmdb_files_are_read_as_lmdb_reads_them",
     39: "test_upgrade::test_nets test_upgrade::test_padding_layers_override_the_convolutions_own "
     "test_upgrade::test_transform_fields_stay_in_todays_nets layers/input_legacy_fields",
     40: "test_weights::test_legacy_files test_weights::test_other_layers_stay_and_unknown_ones_are_ignored "

@@ -235,6 +235,18 @@ def test_a_layer_runs_another_net() -> None:
     assert (net.forward(x=np.ones((4, 3, 6, 6)))["h"] == 2).all()
 
 
+def test_a_layer_that_tries_to_run_its_own_net_draws_no_batch() -> None:
+    memory = """layer { name: "m" type: "MemoryData" top: "x" top: "l"
+      memory_data_param { batch_size: 2 channels: 1 height: 1 width: 1 } }"""
+    net = build(memory, python("Hook", "x", "h"))
+    net.set_input_arrays(np.arange(6).reshape(6, 1, 1, 1), np.zeros(6))
+    Hook.actions = {"forward": lambda self, bottom, top: net.forward()}
+    with pytest.raises(LayerError, match="a layer cannot run the net that it is in"):
+        net.forward()
+    Hook.actions = {}
+    assert net.forward()["h"].ravel().tolist() == [2, 3]
+
+
 def test_a_layer_builds_a_net_that_has_one_too() -> None:
     def inner(self, bottom, top):
         self.net = build(INPUT, python("Gain", "x", "g", param_str="3"))
