@@ -175,7 +175,7 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
         void backward(int begin, int end) except +raise_error
         void reshape() except +raise_error
         void clear_param_diffs() except +raise_error
-        void share_params(const CNet& other) except +raise_error
+        bool share_params(const CNet& other) except +raise_error
         void set_seed(uint64_t seed)
         void settle() except +raise_error
         const vector[NetLayer]& layers()

@@ -659,13 +659,12 @@ cdef class Net:
             self.guard.leave()
 
     def share_params(self, Net other) -> None:
-        if self.guard.root() is other.guard.root():
-            return  # they share already
         self.guard.check_free()
         other.guard.check_free()
-        self.net.get().share_params(dereference(other.net))
-        self.borrows = True
-        self.guard.root().joined = other.guard.root()
+        if self.net.get().share_params(dereference(other.net)):
+            self.borrows = True
+        if self.guard.root() is not other.guard.root():
+            self.guard.root().joined = other.guard.root()
 
     def clear_param_diffs(self) -> None:
         self.guard.check_free()

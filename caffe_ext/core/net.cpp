@@ -641,7 +641,7 @@ void Net::clear_param_diffs() {
   for (const Learnable& param : learnable_) param.blob->diff.zero();
 }
 
-void Net::share_params(const Net& other) {
+bool Net::share_params(const Net& other) {
   const Settler settler(*this);
   std::map<int, const Blob*> sources;  // by number of the parameter here
   for (const NetLayer& from : other.layers_) {
@@ -664,16 +664,20 @@ void Net::share_params(const Net& other) {
       });
     }
   }
+  bool changed = false;
   for (NetLayer& layer : layers_) {
     for (size_t i = 0; i < layer.param_ids.size(); ++i) {
       const auto source = sources.find(layer.param_ids[i]);
-      if (source != sources.end()) layer.layer->params[i]->data.share(source->second->data);
+      if (source == sources.end() || layer.layer->params[i]->data.shares_with(source->second->data)) continue;
+      layer.layer->params[i]->data.share(source->second->data);
+      changed = true;
     }
   }
   // Tops that are parameters follow.
   for (NetLayer& layer : layers_) {
     if (!layer.param_ids.empty()) layer.layer->begin(layer.top);
   }
+  return changed;
 }
 
 void Net::set_seed(uint64_t seed) {

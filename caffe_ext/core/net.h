@@ -87,8 +87,9 @@ class Net {
   void reshape();
   void clear_param_diffs();
   // Gives every layer that `other` has by the same name the values of the parameters there: one memory for both nets.
-  // The flat arrays then no longer hold all. Throws Error(kParam), and changes nothing, where numbers or shapes differ.
-  void share_params(const Net& other);
+  // The flat arrays then no longer hold all. False where that was so before. Throws Error(kParam), and changes nothing,
+  // where numbers or shapes differ.
+  bool share_params(const Net& other);
   // From here on random numbers are a function of `seed` and the number of forward passes since.
   void set_seed(uint64_t seed);
   // To be called after every change of tensors from outside the net's own methods.

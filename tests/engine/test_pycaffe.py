@@ -266,6 +266,8 @@ def test_share_with(path: str) -> None:
     before = second.forward(["ip"])["ip"].copy()
     second.share_with(first)
     second.share_with(first)
+    first.share_with(second)
+    first.share_with(first)
     first.params["ip"][0].data[...] = 0
     first.params["ip"][1].data[...] = 7
     assert (second.forward(["ip"])["ip"] == 7).all() and not (before == 7).all()
@@ -274,6 +276,26 @@ def test_share_with(path: str) -> None:
     assert first.flat_data.size == 3 * 18 + 3 + 5 * 48 + 5
     with pytest.raises(EngineError, match="shares parameters of another one"):
         _ = second.flat_data
+
+
+def test_three_nets_share(path: str) -> None:
+    def only(*names: str) -> caffe.Net:
+        net = message()
+        for layer in net.layer:
+            if layer.name in ("conv", "ip") and layer.name not in names:
+                layer.name += "_own"
+        return caffe.Net(net, caffe.TEST)
+
+    whole, left, right = caffe.Net(path, caffe.TEST), only("conv"), only("conv", "ip")
+    left.share_with(whole)
+    right.share_with(whole)
+    third = only("ip")
+    third.share_with(right)
+    whole.params["ip"][1].data[...] = 5
+    assert (third.params["ip"][1].data == 5).all()
+    left.share_with(right)
+    whole.params["conv"][1].data[...] = 6
+    assert (left.params["conv"][1].data == 6).all()
 
 
 def test_a_solver_trains_what_its_test_net_shares(tmp_path) -> None:
