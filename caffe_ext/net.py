@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EngineError, WeightsError
-from ..proto import caffe_pb2, weights_pb2
-from . import _native, batching
+from ..errors import EngineError
+from ..proto import caffe_pb2
+from . import _native, batching, net_weights
 from ._native import Blob
 from .common import next_seed
 from .data_layers import DataLayers
 from .debug import log_passes
-from .hdf5 import Array, is_hdf5
+from .hdf5 import Array
 from .messages import net_message
 from .python_layer import Layer
 from .report import TEST as TEST
 from .report import TRAIN as TRAIN
-from .weights import blob_array, fit, read_hdf5_weights, read_weights, write_hdf5_weights, write_weights
 
 # Called with the number of a layer.
 Callback = Callable[[int], object]
@@ -96,7 +95,7 @@ class Net:
         self._callbacks: dict[str, list[Callback]] = {}
         if self._message.debug_info:
             log_passes(self)
-        self._take_blobs()
+        net_weights.take_blobs(self)
         if weights is not None:
             self.copy_from(weights)
 
@@ -208,46 +207,25 @@ class Net:
         Raises WeightsError, and changes nothing, when the file cannot be read, or a layer's parameters differ in number
         or shape.
         """
-        if is_hdf5(path):
-            self.load_hdf5(path)
-            return
-        saved = read_weights(path)
-        found = [(layer, saved[layer.name]) for layer in self.layers if layer.name in saved]
-        _copy_weights(found, str(path))
+        net_weights.load(self, path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the net with its weights to `path`, in binary form (`.caffemodel`); whole or not at all.
 
         Raises OutputError when the file cannot be written.
         """
-        params = {layer.name: [blob.data for blob in layer.blobs] for layer in self.layers}
-        write_weights(path, self._layers_message(), params)
+        net_weights.save(self, path)
 
     def load_hdf5(self, path: str | os.PathLike[str]) -> None:
         """`copy_from` for HDF5 files. Parameters that a layer shares with an earlier one need not be there."""
-        saved = read_hdf5_weights(path)
-        owned = {(layer, index) for layer, index, *_ in self._native.learnable()}
-        found: list[tuple[Layer, list[Array | None]]] = []
-        for layer in self.layers:
-            if layer.name not in saved:
-                continue
-            params = saved[layer.name]
-            for index in range(len(layer.blobs)):
-                if index not in params and (layer.name, index) in owned:
-                    raise WeightsError(f"{path}: layer `{layer.name}` lacks parameter {index} there")
-            found.append((layer, [params.get(i) for i in range(max([len(layer.blobs), *(i + 1 for i in params)]))]))
-        _copy_weights(found, str(path))
+        net_weights.load_hdf5(self, path)
 
     def save_hdf5(self, path: str | os.PathLike[str]) -> None:
         """Writes the weights to `path` as Caffe's HDF5 snapshots (`.caffemodel.h5`) have them; whole or not at all.
 
         Of shared parameters only the owner's is written. Raises OutputError when the file cannot be written.
         """
-        params: dict[str, dict[int, Array]] = {layer.name: {} for layer in self.layers}
-        blobs = {layer.name: layer.blobs for layer in self.layers}
-        for name, index, *_ in self._native.learnable():
-            params[name][index] = blobs[name][index].data
-        write_hdf5_weights(path, params)
+        net_weights.save_hdf5(self, path)
 
     def set_input_arrays(self, data: Any, labels: Any) -> None:
         """Gives the (first) MemoryData layer images, (rows, channels, height, width), and a label for each.
@@ -260,11 +238,7 @@ class Net:
 
     def to_proto(self) -> caffe_pb2.NetParameter:
         """The net as it was built, Splits included, with its weights in the layers' `blobs`."""
-        message = self._layers_message()
-        for layer, saved in zip(self.layers, message.layer, strict=True):
-            for blob in layer.blobs:
-                saved.blobs.add(shape={"dim": blob.shape}, data=blob.data.ravel())
-        return message
+        return net_weights.to_proto(self)
 
     # ---- pycaffe's inner names, which scripts rely on ----
 
@@ -355,51 +329,6 @@ class Net:
     def _check_range(self, first: int, last: int) -> None:
         if not (0 <= first <= last + 1 <= len(self.layers)):
             raise EngineError(f"there are no layers {first} to {last}: they count from 0 to {len(self.layers) - 1}")
-
-    def _take_blobs(self) -> None:
-        """Moves the weights that the message itself holds into the layers."""
-        found = []
-        for index, layer in zip(self._indices, self.layers, strict=True):
-            if index >= 0 and self._message.layer[index].blobs:
-                where = f"net {self.name}: layer `{layer.name}`"
-                blobs = self._message.layer[index].blobs
-                arrays = [
-                    blob_array(weights_pb2.Blob.FromString(blob.SerializeToString()), f"{where}, parameter {i}")
-                    for i, blob in enumerate(blobs)
-                ]
-                found.append((layer, arrays))
-        _copy_weights(found, f"net {self.name}")
-        for each in self._message.layer:
-            each.ClearField("blobs")
-
-    def _layers_message(self) -> caffe_pb2.NetParameter:
-        message = caffe_pb2.NetParameter(name=self.name)
-        for index, layer in zip(self._indices, self.layers, strict=True):
-            saved = message.layer.add()
-            if index >= 0:
-                saved.CopyFrom(self._message.layer[index])
-            else:
-                saved.name, saved.type = layer.name, layer.type
-                saved.top.extend(self.top_names[layer.name])
-            # Splits renamed some.
-            saved.ClearField("bottom")
-            saved.bottom.extend(self.bottom_names[layer.name])
-        return message
-
-
-def _copy_weights(found: Sequence[tuple[Layer, Sequence[Array | None]]], where: str) -> None:
-    """Copies arrays into layers (None: leaves a parameter), all or, when anything does not fit (WeightsError), none."""
-    fitted: list[tuple[Blob, Array]] = []
-    for layer, arrays in found:
-        if len(arrays) != len(layer.blobs):
-            raise WeightsError(
-                f"{where}: layer `{layer.name}` has {len(arrays)} parameters there and {len(layer.blobs)} in this net"
-            )
-        for i, (values, blob) in enumerate(zip(arrays, layer.blobs, strict=True)):
-            if values is not None:
-                fitted.append((blob, fit(values, blob.shape, f"{where}: layer `{layer.name}`, parameter {i}")))
-    for blob, values in fitted:
-        blob.data[...] = values
 
 
 def pick_seed(seed: int | None) -> int:
