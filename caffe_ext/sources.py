@@ -69,7 +69,7 @@ def lines_of(path: str | os.PathLike[str]) -> list[str]:
         raise DataError(
             f"cannot read {path}: {error.strerror or error}; the path is relative to the working directory"
         ) from error
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
     if not lines:
         raise DataError(f"{path} is empty")
     return lines
