@@ -158,12 +158,13 @@ Emit = Callable[[Event], None]
 
 def to_json(event: Event) -> str:
     """The event as one line of JSON."""
-    return json.dumps({"event": type(event).__name__.lower(), **_plain(dataclasses.asdict(event))}, allow_nan=False)
+    return json.dumps({"event": type(event).__name__.lower(), **finite(dataclasses.asdict(event))}, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """`value` as JSON can hold it: None for NaN and infinite numbers, also inside mappings."""
     if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

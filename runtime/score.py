@@ -13,6 +13,7 @@ from ..errors import DataError, ModelError, UsageError
 from ..proto import caffe_pb2
 from . import checkpoint
 from .command import compile_model
+from .events import finite
 from .feeds import data_layers, feed_net, no_source
 from .plan import phase_net
 from .rows import LocalRows
@@ -69,7 +70,7 @@ def main(
         found, count, of = _batches(net, iterations or BATCHES), iterations or BATCHES, "batches"
     seconds = time.perf_counter() - began
     if form == "json":
-        print(json.dumps({"metrics": found, of: count, "seconds": seconds}))
+        print(json.dumps(finite({"metrics": found, of: count, "seconds": seconds}), allow_nan=False))
         return
     for name, value in found.items():
         print(f"{name} {value:.6g}")

@@ -61,6 +61,15 @@ def test_every_row_counts_once(weights: pathlib.Path) -> None:
     assert found["metrics"]["loss"] == pytest.approx(-logs[np.arange(360), rows["label"]].mean(), rel=1e-4)
 
 
+def test_nan_is_null_in_json(weights: pathlib.Path) -> None:
+    net = caffe_ext.Net(compile_file(weights.parent.parent / "small.snet").net, caffe_ext.TEST)
+    net.flat_data[:] = np.nan
+    net.save(weights)
+    result = run(weights.parent.parent / "small.snet", "--weights", weights, "--format", "json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["metrics"]["loss"] is None and "NaN" not in result.stdout
+
+
 def test_batches_of_a_net_of_its_own(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "own.prototxt"
     path.write_text(OWN)
