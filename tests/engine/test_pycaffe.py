@@ -96,7 +96,7 @@ def test_forward_in_part_gives_the_tops_of_its_last_layer(path: str) -> None:
     assert net._forward(0, 6) == pytest.approx(float(whole["loss"]))
 
 
-def test_a_pass_runs_no_layer_twice_in_a_row_of_parts(path: str) -> None:
+def test_a_pass_in_parts_is_the_whole(path: str) -> None:
     net = filled(caffe.Net(path, caffe.TEST))
     want = net.forward()["loss"].copy()
     net.forward(end="conv")
