@@ -15,6 +15,7 @@ cdef extern from "core/failure.h" namespace "sparknet" nogil:
         string layer
         string type
         string reason
+        shared_ptr[void] cause
 
     Failure current_failure()
 
@@ -46,6 +47,8 @@ cdef extern from "core/message.h" namespace "sparknet" nogil:
         CMessage()
         CMessage(shared_ptr[const MessageSchema])
         FieldValue& field(const string& name)
+        const string& text(const string& name) except +raise_error
+        const CMessage& message(const string& name) except +raise_error
 
 cdef extern from "core/tensor.h" namespace "sparknet" nogil:
     ctypedef vector[int64_t] Shape
@@ -74,6 +77,7 @@ cdef extern from "core/tensor.h" namespace "sparknet" nogil:
         Tensor diff
         const Shape& shape()
         void reshape(const Shape& shape) except +raise_error
+        shared_ptr[CBlob] shared_from_this() except +raise_error
 
 cdef extern from "core/layer.h" namespace "sparknet" nogil:
     cdef enum class CPhase "sparknet::Phase":
@@ -106,6 +110,26 @@ cdef extern from "core/layer.h" namespace "sparknet" nogil:
     cdef cppclass Registry:
         @staticmethod
         const vector[const LayerSpec*]& all()
+
+cdef extern from "core/script.h" namespace "sparknet" nogil:
+    cdef cppclass Outcome:
+        string reason
+        shared_ptr[void] cause
+
+    cdef enum class ScriptVerb:
+        kSetup
+        kReshape
+        kForward
+        kBackward
+
+    cdef cppclass ScriptHost:
+        Outcome (*create)(const CMessage& param, CPhase phase, shared_ptr[void]& script) noexcept
+        Outcome (*run)(void* script, ScriptVerb verb, const vector[CBlob*]& bottom, const vector[CBlob*]& top,
+                       const vector[bool]& propagate_down) noexcept
+        vector[shared_ptr[CBlob]] (*params)(void* script) noexcept
+
+    void set_script_host(const ScriptHost& host)
+    void* script_of(const Layer& layer)
 
 cdef extern from "core/net.h" namespace "sparknet" nogil:
     cdef cppclass NetState:
@@ -148,10 +172,11 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
         @staticmethod
         unique_ptr[CNet] check(const CMessage& param, const NetState& state, const map[string, Shape]& supplied,
                                vector[Problem]& problems) except +raise_error
-        double forward(int begin, int end) except +raise_error
+        double forward(int begin, int end, bool new_pass) except +raise_error
         void backward(int begin, int end) except +raise_error
         void reshape() except +raise_error
         void clear_param_diffs() except +raise_error
+        bool share_params(const CNet& other) except +raise_error
         void set_seed(uint64_t seed)
         void settle() except +raise_error
         const vector[NetLayer]& layers()

@@ -4,6 +4,8 @@
 """The engine's classes for Python: arrays, GIL, errors. What users see of them stands in the modules beside this."""
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport PyObject
 from cython.operator cimport dereference
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libcpp.map cimport map
@@ -12,15 +14,35 @@ from libcpp.string cimport string
 from libcpp.utility cimport move
 from libcpp.vector cimport vector
 
+import threading
+
 from ..errors import EngineError, LayerError
+
+
+cdef extern from *:
+    """
+    // A reference of C++'s to a Python object, which any thread may drop.
+    static std::shared_ptr<void> keep_object(PyObject* object) {
+      Py_INCREF(object);
+      return {object, [](void* kept) {
+        const PyGILState_STATE state = PyGILState_Ensure();
+        Py_DECREF(static_cast<PyObject*>(kept));
+        PyGILState_Release(state);
+      }};
+    }
+    """
+    shared_ptr[void] keep_object(object) noexcept
 
 
 cdef int raise_error() except *:
     # Called by Cython inside the catch block of every call declared `except +raise_error`.
     cdef Failure failure = current_failure()
+    cause = <object><PyObject*>failure.cause.get() if failure.cause.get() != NULL else None
+    if cause is not None and not isinstance(cause, Exception):
+        raise cause  # Ctrl-C, and requests to exit
     if failure.layer.size() or failure.type.size():
-        raise LayerError(failure.layer, failure.type, failure.reason, failure.kind)
-    raise EngineError(failure.reason)
+        raise LayerError(failure.layer, failure.type, failure.reason, failure.kind) from cause
+    raise EngineError(failure.reason) from cause
 
 
 cdef list list_of(const vector[int]& numbers):
@@ -154,7 +176,7 @@ def layer_specs() -> list:
             "reads_top": spec.backward_reads_top,
             "loss": spec.is_loss,
             "source": spec.is_source,
-            "max_params": spec.most_params,
+            "max_params": None if spec.most_params < 0 else spec.most_params,
         })
     return result
 
@@ -288,6 +310,38 @@ cdef Shape shape_of(extents) except *:
     return shape
 
 
+cdef class Guard:
+    """Keeps a net, and nets that share its parameters, to one thread at a time.
+
+    Others are refused instead of meeting half-written arrays. While the code of a Python layer runs, its thread may
+    look at blobs.
+    """
+
+    cdef long owner  # the thread that computes; 0: none
+    cdef int inside  # how many calls of Python layers are going on
+    cdef Guard joined  # what decides instead
+
+    cdef Guard root(self):
+        return self if self.joined is None else self.joined.root()
+
+    cdef int check_free(self) except -1:
+        cdef Guard root = self.root()
+        if root.owner and not (root.inside and root.owner == PyThread_get_thread_ident()):
+            raise EngineError("the net is computing in another thread: wait for it, or give each thread its own net")
+        return 0
+
+    cdef int enter(self) except -1:
+        cdef Guard root = self.root()
+        if root.owner and root.owner == PyThread_get_thread_ident():
+            raise EngineError("the net is computing: a layer cannot run the net that it is in")
+        self.check_free()
+        root.owner = PyThread_get_thread_ident()
+        return 0
+
+    cdef void leave(self) noexcept:
+        self.root().owner = 0
+
+
 cdef class Blob:
     """A named array (`data`) and its gradient (`diff`): live, writable float32 views in C order.
 
@@ -296,7 +350,7 @@ cdef class Blob:
     """
 
     cdef shared_ptr[CBlob] blob
-    cdef Net net
+    cdef Guard guard
     cdef bint fixed
 
     def __init__(self):
@@ -308,12 +362,12 @@ cdef class Blob:
 
     @property
     def data(self):
-        self.net.check_free()
+        self.guard.check_free()
         return tensor_view(self.blob.get().data)
 
     @property
     def diff(self):
-        self.net.check_free()
+        self.guard.check_free()
         return tensor_view(self.blob.get().diff)
 
     @property
@@ -326,7 +380,7 @@ cdef class Blob:
 
     def reshape(self, *extents) -> None:
         """Sets the shape; Net.reshape() or the next forward gives the layers below theirs."""
-        self.net.check_free()
+        self.guard.check_free()
         cdef Shape shape = shape_of(extents)
         if self.fixed and shape_count(shape) != self.blob.get().data.count():
             raise EngineError(f"parameter {self.name} has {self.count} values; it cannot be reshaped to {extents}")
@@ -359,14 +413,116 @@ cdef class Blob:
         return f"<Blob {self.name} {self.shape}>"
 
 
+cdef Blob blob_of(const shared_ptr[CBlob]& blob, Guard guard, bint fixed):
+    cdef Blob result = Blob.__new__(Blob)
+    result.blob = blob
+    result.guard = guard
+    result.fixed = fixed
+    return result
+
+
+# ---- layers in Python ----
+
+cdef object _building = threading.local()  # `guard`: of the net that this thread builds
+
+
+cdef class Script:
+    """The object of a Python layer. It does not hold its net, which holds it."""
+
+    cdef object layer
+    cdef Guard guard
+    cdef list params  # the Blobs that its setup has declared
+
+
+def new_blob(shape) -> Blob:
+    """A blob of zeros: a parameter that the setup of a Python layer declares."""
+    cdef shared_ptr[CBlob] blob = make_shared[CBlob]()
+    blob.get().reshape(shape_of(shape))
+    return blob_of(blob, getattr(_building, "guard", None) or Guard(), True)
+
+
+cdef Outcome outcome_of(error) noexcept:
+    from .python_layer import describe_error
+
+    cdef Outcome outcome
+    try:
+        outcome.reason = <string>describe_error(error)
+    except BaseException:  # it may have any __str__
+        outcome.reason = <string>type(error).__name__
+    outcome.cause = keep_object(error)
+    return outcome
+
+
+cdef Outcome create_script(const CMessage& param, CPhase phase, shared_ptr[void]& to) noexcept with gil:
+    from .python_layer import make_layer
+
+    cdef Script script
+    cdef Outcome outcome
+    cdef const CMessage* fields
+    try:
+        fields = &param.message(b"python_param")
+        script = Script()
+        script.guard = _building.guard
+        script.layer = make_layer(
+            param.text(b"name"), fields.text(b"module"), fields.text(b"layer"), fields.text(b"param_str"), <int>phase,
+        )
+        (&to)[0] = keep_object(script)
+    except BaseException as error:
+        outcome = outcome_of(error)
+    return outcome
+
+
+cdef Outcome run_script(
+    void* to, ScriptVerb verb, const vector[CBlob*]& bottom, const vector[CBlob*]& top,
+    const vector[bool]& propagate_down,
+) noexcept with gil:
+    cdef Script script = <Script>to
+    cdef Guard guard = script.guard.root()
+    cdef Outcome outcome
+    guard.inside += 1
+    try:
+        bottoms = [blob_of(bottom[i].shared_from_this(), script.guard, False) for i in range(bottom.size())]
+        tops = [blob_of(top[i].shared_from_this(), script.guard, False) for i in range(top.size())]
+        if verb == ScriptVerb.kSetup:
+            script.layer.setup(bottoms, tops)
+            script.params = list(script.layer.blobs)
+            if not all(isinstance(blob, Blob) for blob in script.params):
+                raise EngineError("its `blobs` may only hold what `blobs.add_blob(...)` adds")
+        elif verb == ScriptVerb.kReshape:
+            script.layer.reshape(bottoms, tops)
+        elif verb == ScriptVerb.kForward:
+            script.layer.forward(bottoms, tops)
+        else:
+            script.layer.backward(tops, [<bint>propagate_down[i] for i in range(propagate_down.size())], bottoms)
+    except BaseException as error:
+        outcome = outcome_of(error)
+    guard.inside -= 1
+    return outcome
+
+
+cdef vector[shared_ptr[CBlob]] script_params(void* to) noexcept with gil:
+    cdef vector[shared_ptr[CBlob]] params
+    cdef Blob blob
+    for blob in (<Script>to).params:
+        params.push_back(blob.blob)
+    return params
+
+
+cdef ScriptHost _host
+_host.create = create_script
+_host.run = run_script
+_host.params = script_params
+set_script_host(_host)
+
+
 # ---- nets and solvers ----
 
 cdef class Net:
     """The C++ net; net.py gives it pycaffe's face."""
 
     cdef shared_ptr[CNet] net
-    # While a call runs without the GIL; other threads are refused instead of meeting half-written arrays.
-    cdef bint busy
+    cdef Guard guard
+    cdef bint borrows  # some parameters lie in another net's memory
     # Fills data layers before a pass and writes files after it (data_layers.py); None in most nets.
     cdef public object data_layers
 
@@ -374,36 +530,37 @@ cdef class Net:
         cdef CMessage param = message_of(message)
         cdef NetState state = state_of(phase, level, stages)
         cdef map[string, Shape] supplied = shapes_of(shapes)
-        with nogil:
-            self.net.reset(new CNet(param, state, seed, supplied))
-
-    cdef int check_free(self) except -1:
-        if self.busy:
-            raise EngineError("the net is computing in another thread: wait for it, or give each thread its own net")
-        return 0
-
-    cdef blob_at(self, const shared_ptr[CBlob]& blob, bint fixed):
-        cdef Blob result = Blob.__new__(Blob)
-        result.blob = blob
-        result.net = self
-        result.fixed = fixed
-        return result
+        self.guard = Guard()
+        outer = getattr(_building, "guard", None)  # a layer in Python may build a net of its own
+        _building.guard = self.guard
+        self.guard.enter()
+        try:
+            with nogil:
+                self.net.reset(new CNet(param, state, seed, supplied))
+        finally:
+            self.guard.leave()
+            _building.guard = outer
 
     def blob(self, int index) -> Blob:
-        return self.blob_at(self.net.get().blobs().at(index), False)
+        return blob_of(self.net.get().blobs().at(index), self.guard, False)
 
     def blobs(self) -> list:
-        return [self.blob_at(self.net.get().blobs()[i], False) for i in range(self.net.get().blobs().size())]
+        return [blob_of(self.net.get().blobs()[i], self.guard, False) for i in range(self.net.get().blobs().size())]
 
     def layers(self) -> list:
-        """Of each layer: place in the message (-1: Split), name, type, numbers of bottoms and tops, parameters."""
+        """Of each layer: place in the message (-1: Split), name, type, numbers of bottoms and tops, parameters, and the
+        object of those that are written in Python.
+        """
         cdef const NetLayer* layer
+        cdef void* script
         result = []
         for i in range(self.net.get().layers().size()):
             layer = &self.net.get().layers()[i]
-            params = [self.blob_at(layer.layer.get().params[k], True) for k in range(layer.layer.get().params.size())]
+            script = script_of(dereference(layer.layer.get()))
+            params = [blob_of(layer.layer.get().params[k], self.guard, True) for k in range(layer.layer.get().params.size())]
             result.append((
                 layer.index, layer.name, layer.type, list_of(layer.bottom_ids), list_of(layer.top_ids), params,
+                (<Script>script).layer if script != NULL else None,
             ))
         return result
 
@@ -462,45 +619,65 @@ cdef class Net:
             ])
         return result
 
-    def forward(self, int begin, int end) -> float:
-        self.check_free()
-        if self.data_layers is not None:
-            self.data_layers.fill(self, begin, end)
-            self.check_free()
+    def forward(self, int begin, int end, bint new_pass=True) -> float:
         cdef double loss
-        self.busy = True
+        self.guard.enter()
         try:
+            if self.data_layers is not None:
+                self.tend(self.data_layers.fill, begin, end)
             with nogil:
-                loss = self.net.get().forward(begin, end)
+                loss = self.net.get().forward(begin, end, new_pass)
+            if self.data_layers is not None:
+                self.tend(self.data_layers.write, begin, end)
         finally:
-            self.busy = False
-        if self.data_layers is not None:
-            self.data_layers.write(self, begin, end)
+            self.guard.leave()
         return loss
 
+    cdef int tend(self, work, int begin, int end) except -1:
+        # Python's part of a pass, which looks at blobs as the code of Python layers does.
+        cdef Guard guard = self.guard.root()
+        guard.inside += 1
+        try:
+            work(self, begin, end)
+        finally:
+            guard.inside -= 1
+        return 0
+
     def backward(self, int begin, int end) -> None:
-        self.check_free()
-        self.busy = True
+        self.guard.enter()
         try:
             with nogil:
                 self.net.get().backward(begin, end)
         finally:
-            self.busy = False
+            self.guard.leave()
 
     def reshape(self) -> None:
-        self.check_free()
-        self.net.get().reshape()
+        self.guard.enter()
+        try:
+            with nogil:
+                self.net.get().reshape()
+        finally:
+            self.guard.leave()
+
+    def share_params(self, Net other) -> None:
+        self.guard.check_free()
+        other.guard.check_free()
+        if self.net.get().share_params(dereference(other.net)):
+            self.borrows = True
+        if self.guard.root() is not other.guard.root():
+            self.guard.root().joined = other.guard.root()
 
     def clear_param_diffs(self) -> None:
-        self.check_free()
+        self.guard.check_free()
         self.net.get().clear_param_diffs()
 
     def set_seed(self, uint64_t seed) -> None:
-        self.check_free()
+        self.guard.check_free()
         self.net.get().set_seed(seed)
 
     cdef flat(self, bint diff):
-        self.check_free()
+        self.guard.check_free()
+        self.check_owns()
         cdef View view = View()
         view.set_shape(Shape(1, self.net.get().flat_count()))
         for i in range(self.net.get().learnable().size()):
@@ -510,6 +687,14 @@ cdef class Net:
                 view.pin(self.net.get().learnable()[i].blob.get().data)
         view.memory = self.net.get().flat_diff() if diff else self.net.get().flat_data()
         return as_array(view)
+
+    cdef int check_owns(self) except -1:
+        if self.borrows:
+            raise EngineError(
+                "this net shares parameters of another one, whose memory is not its own: train that one, and let others "
+                "share with it"
+            )
+        return 0
 
     @property
     def flat_data(self):
@@ -532,14 +717,14 @@ cdef class Solver:
         self.solver.reset(new CSolver(param, dereference(net.net)))
 
     def apply_update(self) -> None:
-        self.net.check_free()
-        self.net.busy = True
+        self.net.check_owns()
+        self.net.guard.enter()
         try:
             with nogil:
                 use_threads()
                 self.solver.get().apply_update()
         finally:
-            self.net.busy = False
+            self.net.guard.leave()
 
     @property
     def iter(self) -> int:

@@ -58,7 +58,7 @@ class DataLayers:
     def attach(self, net: _native.Net) -> None:
         """Has the net fill and write its layers, once it is built."""
         feeders: dict[int, _Reader | _Memory] = {**self._readers, **self._memories}
-        for place, (index, _, _, bottoms, tops, _) in enumerate(net.layers()):
+        for place, (index, _, _, bottoms, tops, *_) in enumerate(net.layers()):
             if index in feeders:
                 self._fed.append((place, feeders[index], tops))
                 if index in self._readers:

@@ -14,10 +14,10 @@ class LayerType:
 
     `messages` are the fields of LayerParameter that hold the type's settings, searched in this order; `positional` the
     settings that may be given by position; `extensions` those fields that forks have added to Caffe's own messages and
-    that the type heeds. `max_bottoms` and `max_tops` are None where any number will do, `same_tops`
-    asks for as many tops as bottoms. `in_place` allows its top to be its bottom; `reads_bottom` and `reads_top` say
-    what its backward pass needs unspoilt by layers that work in place after it. `loss`: its first top counts in the
-    objective unless `loss_weight` says otherwise. `source`: its tops are filled from outside.
+    that the type heeds. `max_bottoms`, `max_tops` and `max_params` are None where any number will do, `same_tops` asks
+    for as many tops as bottoms. `in_place` allows its top to be its bottom; `reads_bottom` and `reads_top` say what its
+    backward pass needs unspoilt by layers that work in place after it. `loss`: its first top counts in the objective
+    unless `loss_weight` says otherwise. `source`: its tops are filled from outside.
     """
 
     name: str
@@ -36,7 +36,12 @@ class LayerType:
     reads_top: bool
     loss: bool
     source: bool
-    max_params: int
+    max_params: int | None
+
+    @property
+    def has_params(self) -> bool:
+        """Whether layers of the type can have parameters."""
+        return self.max_params != 0
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Solvers, with pycaffe's names."""
 
+import contextlib
 import functools
 import logging
 import math
@@ -35,6 +36,8 @@ class Solver:
     Raises EngineError for settings that make no sense, LayerError for what a layer refuses.
     """
 
+    _type: str | None = None  # of a subclass
+
     def __init__(
         self,
         param: str | os.PathLike[str] | caffe_pb2.SolverParameter,
@@ -43,6 +46,8 @@ class Solver:
         seed: int | None = None,
     ) -> None:
         self.param = solver_message(param)
+        if self._type is not None:
+            self.param.type = self._type
         self._path = None if isinstance(param, caffe_pb2.SolverParameter) else pathlib.Path(param)
         if seed is None and self.param.random_seed >= 0:
             seed = self.param.random_seed
@@ -52,6 +57,7 @@ class Solver:
         )
         self.test_nets = [_build(message, TEST, state, self._seed) for message, state in _test_nets(self.param, net)]
         self._native = _native.Solver(self.param, self.net._native)
+        self._callbacks: list[tuple[Callable[[], object], Callable[[], object]]] = []
         self._losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))
         for paths in self.param.weights:
             for path in paths.split(","):
@@ -115,6 +121,8 @@ class Solver:
                 self.test_all(test_feed)
             displayed = self._display_is_due()
             loud = displayed and self.param.debug_info
+            for on_start, _ in self._callbacks:
+                on_start()
             self.net.clear_param_diffs()
             loss = 0.0
             for each in range(size):
@@ -130,23 +138,33 @@ class Solver:
             self._losses.append(losses[-1])
             if displayed:
                 self.display()
+            for _, on_gradients in self._callbacks:
+                on_gradients()
             if loud:
                 debug.update(self.net, self._native)
             else:
-                self._native.apply_update()
+                self.apply_update()
             if self.param.snapshot and self.iter % self.param.snapshot == 0:
                 self.snapshot()
         return losses
 
     def _pass(self, loud: bool) -> float:
         """A forward and a backward pass, without Net's own, which would make views of all outputs."""
+        last = len(self.net.layers) - 1
+        with debug.passes_logged(self.net) if loud else contextlib.nullcontext():
+            loss = self.net._forward(0, last)
+            self.net._backward(last, 0)
         if loud:
-            self.net.loss = debug.forward(self.net)
-            debug.backward(self.net)
-        else:
-            self.net.loss = self.net._native.forward(0, len(self.net.layers))
-            self.net._native.backward(0, len(self.net.layers))
-        return self.net.loss
+            debug.log_norms(self.net)
+        return loss
+
+    def apply_update(self) -> None:
+        """Updates the parameters by the gradients that are there, and counts an iteration."""
+        self._native.apply_update()
+
+    def add_callback(self, on_start: Callable[[], object], on_gradients: Callable[[], object]) -> None:
+        """From here on each iteration calls `on_start()` at its start, `on_gradients()` before its update."""
+        self._callbacks.append((on_start, on_gradients))
 
     def solve(
         self,
@@ -187,8 +205,7 @@ class Solver:
         if self._display_is_due() and self.iter > first:
             if feed is not None:
                 feed((self.iter - first) * size)
-            self.net.loss = self.net._native.forward(0, len(self.net.layers))
-            self._losses.append(self.net.loss)
+            self._losses.append(self.net._forward(0, len(self.net.layers) - 1))
             self.display()
         if self._test_is_due():
             self.test_all(test_feed)
@@ -296,12 +313,47 @@ class Solver:
         self._losses.clear()
 
 
-SGDSolver = Solver
+class SGDSolver(Solver):
+    """SGD with momentum, whatever type `param` names."""
+
+    _type = "SGD"
+
+
+class NesterovSolver(Solver):
+    """Nesterov's accelerated gradient, whatever type `param` names."""
+
+    _type = "Nesterov"
+
+
+class AdaGradSolver(Solver):
+    """AdaGrad, whatever type `param` names."""
+
+    _type = "AdaGrad"
+
+
+class RMSPropSolver(Solver):
+    """RMSProp, whatever type `param` names."""
+
+    _type = "RMSProp"
+
+
+class AdaDeltaSolver(Solver):
+    """AdaDelta, whatever type `param` names."""
+
+    _type = "AdaDelta"
+
+
+class AdamSolver(Solver):
+    """Adam, whatever type `param` names."""
+
+    _type = "Adam"
 
 
 def get_solver(param: str | os.PathLike[str] | caffe_pb2.SolverParameter) -> Solver:
-    """The solver of the type that `param` names."""
-    return Solver(param)
+    """The solver of the type that `param` names, as an instance of its class."""
+    message = solver_message(param)
+    kinds = {kind._type: kind for kind in Solver.__subclasses__()}
+    return kinds.get(message.type, Solver)(param)
 
 
 def _plain(values: Any) -> Any:

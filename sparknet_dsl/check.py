@@ -247,7 +247,7 @@ def check_param_counts(network: Network, reports: Mapping[str, NetReport], diagn
     for layer in network.layers:
         info = layer.info
         count = len(layer.message.param)
-        if info is None or layer.broken or count <= info.max_params:
+        if info is None or layer.broken or info.max_params is None or count <= info.max_params:
             continue
         layer.broken = True
         field = next((name for name in (*PARAM_FIELDS, "param") if name in layer.field_spans), "param")

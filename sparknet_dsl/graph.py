@@ -275,7 +275,7 @@ class _PhaseCheck:
 
 
 def _has_parameters(layer: Layer) -> bool:
-    return layer.info is None or layer.info.max_params > 0
+    return layer.info is None or layer.info.has_params
 
 
 def _unread(layers: Iterable[Layer]) -> list[Layer]:

@@ -248,10 +248,7 @@ class Layers:
         """Whether a layer above has its name in the same phase, and one of them has weights: Caffe lets them."""
         info = schema.layer_type(layer.type)
         return any(
-            info is None
-            or info.max_params > 0
-            or (other := schema.layer_type(one.type)) is None
-            or other.max_params > 0
+            info is None or info.has_params or (other := schema.layer_type(one.type)) is None or other.has_params
             for one in self.names.get(layer.name, ())
             if any(active(one, phase) and active(layer, phase) for phase in PHASES)
         )

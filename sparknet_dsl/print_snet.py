@@ -173,7 +173,7 @@ def _flow(stages: Sequence[Item], first: str, indent: str) -> list[str]:
     for stage in stages:
         part = f"-> {write_stage(stage)}"
         info = schema.layer_type(stage.callee)
-        heavy = info is not None and info.max_params > 0 and not stage.bang
+        heavy = info is not None and info.has_params and not stage.bang
         length = len(lines[-1]) + 1 + len(part)
         if lines[-1] is not first and (length > WIDTH or (heavy and len(lines[-1]) > WIDTH // 2)):
             lines.append(indent + part)

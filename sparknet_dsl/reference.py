@@ -102,6 +102,11 @@ EXAMPLES: dict[str, str] = {
     "ShuffleChannel": f"{_IMAGE}\n  data -> y: ShuffleChannel(4)",
     "SigmoidCrossEntropyLoss": "scores: Input([4, 10])\n  targets: Input([4, 10])\n"
     "  scores, targets -> loss: SigmoidCrossEntropyLoss",
+    "Python": (
+        f"{_IMAGE}\n"
+        "  # Python code decides on the shape: it is known once the net runs.\n"
+        '  data -> y: Python("my_layers", "Gain", "1.5")'
+    ),
     "Silence": f"{_IMAGE}\n  data -> Silence",
     "Slice": f"{_IMAGE}\n  data -> a, b: Slice(axis=1, slice_point=3)",
     "SmoothL1Loss": "offsets: Input([4, 8])\n  targets: Input([4, 8])\n  offsets, targets -> loss: SmoothL1Loss(3)",
@@ -235,7 +240,9 @@ def _facts(info: LayerType) -> Iterator[str]:
     yield "as many tops as bottoms" if info.same_tops else _range(info.min_tops, info.max_tops, "top")
     if info.positional:
         yield f"by position: {', '.join(info.positional)}"
-    if info.max_params:
+    if info.max_params is None:
+        yield "parameters: as many as it declares"
+    elif info.max_params:
         yield f"parameters: {'up to ' if info.max_params > 1 else ''}{info.max_params}"
     if info.in_place:
         yield "may work in place, `!`"

@@ -2,6 +2,7 @@
 // tree; nothing in the engine may end the process.
 #pragma once
 
+#include <memory>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -23,6 +24,7 @@ enum class ErrorKind {
   kMemory,     // too large, or out of memory
   kData,       // input values that make no sense (a label out of range)
   kState,      // a call that does not fit the object's state
+  kCode,       // a layer written in Python raised an exception
 };
 
 inline const char* kind_name(ErrorKind kind) {
@@ -39,6 +41,7 @@ inline const char* kind_name(ErrorKind kind) {
     case ErrorKind::kMemory: return "memory";
     case ErrorKind::kData: return "data";
     case ErrorKind::kState: return "state";
+    case ErrorKind::kCode: return "code";
   }
   return "state";
 }
@@ -53,6 +56,9 @@ class Error : public std::runtime_error {
   int bottom() const { return bottom_; }
   const std::string& layer() const { return layer_; }
   const std::string& type() const { return type_; }
+  // The exception of Python's behind this one, if any.
+  const std::shared_ptr<void>& cause() const { return cause_; }
+  void set_cause(std::shared_ptr<void> cause) { cause_ = std::move(cause); }
   // The net fills in where it happened on the error's way up.
   void set_layer(std::string layer, std::string type) {
     layer_ = std::move(layer);
@@ -64,6 +70,7 @@ class Error : public std::runtime_error {
   int bottom_;
   std::string layer_;
   std::string type_;
+  std::shared_ptr<void> cause_;
 };
 
 // Joins its arguments as a stream would print them.

@@ -105,6 +105,7 @@ struct LayerSpec {
   bool backward_reads_bottom = false, backward_reads_top = false;
   bool is_loss = false;
   bool is_source = false;
+  bool is_opaque = false;
   int most_params = 0;
   std::unique_ptr<Layer> (*create)(const Message&, Phase) = nullptr;
 
@@ -129,6 +130,8 @@ struct LayerSpec {
   LayerSpec& loss() { return is_loss = true, *this; }
   // Its tops are filled from outside.
   LayerSpec& source() { return is_source = true, *this; }
+  // Code of the user's decides on its shapes and parameters, on every pass anew. The dry run does not run it.
+  LayerSpec& opaque() { return is_opaque = true, *this; }
   LayerSpec& most(int parameters) { return most_params = parameters, *this; }
 };
 

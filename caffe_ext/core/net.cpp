@@ -411,23 +411,13 @@ void Net::make(const Planned& planned, NetLayer& to) {
   if (to.spec->is_loss && to.param.reals("loss_weight").empty()) weights[0] = 1.0f;
   for (size_t i = 0; i < to.top.size(); ++i) loss_weights_[to.top_ids[i]] = weights[i];
 
-  to.layer->setup(to.bottom, to.top);
-  if (to.spec->is_source) {
-    for (size_t i = 0; i < to.top.size(); ++i) {
-      if (supplied_ != nullptr) {
-        const auto shape = supplied_->find(to.top[i]->name);
-        if (shape != supplied_->end()) to.top[i]->reshape(shape->second);
-      }
-      if (to.top[i]->count() != 0) continue;
-      if (problems_ == nullptr) {
-        fail(ErrorKind::kShape, "the shape of its top `", to.top[i]->name,
-             "` is not known; an Input or RDDData layer can give it");
-      }
-      known_[to.top_ids[i]] = false;
-    }
+  const bool opaque = to.spec->is_opaque && problems_ != nullptr;
+  if (!opaque) to.layer->setup(to.bottom, to.top);
+  if (to.spec->is_source || opaque) supply_shapes(to, opaque);
+  if (!opaque) {
+    reshape_layer(to);
+    add_params(to);
   }
-  reshape_layer(to);
-  add_params(to);
 
   // After the parameters: their lr_mult decides as well.
   bool learns = false;
@@ -443,6 +433,27 @@ void Net::make(const Planned& planned, NetLayer& to) {
   to.needs_backward = learns;
   if (learns) {
     for (const int id : to.top_ids) blob_needs_backward_[id] = true;
+  }
+}
+
+// Shapes of tops that the layer itself leaves open; all of them, where it is opaque.
+void Net::supply_shapes(NetLayer& to, bool opaque) {
+  for (size_t i = 0; i < to.top.size(); ++i) {
+    const bool in_place = std::find(to.bottom_ids.begin(), to.bottom_ids.end(), to.top_ids[i]) != to.bottom_ids.end();
+    bool known = to.top[i]->count() != 0 && (!opaque || in_place);
+    if (supplied_ != nullptr) {
+      const auto shape = supplied_->find(to.top[i]->name);
+      if (shape != supplied_->end()) {
+        to.top[i]->reshape(shape->second);
+        known = to.top[i]->count() != 0;
+      }
+    }
+    if (known) continue;
+    if (problems_ == nullptr) {
+      fail(ErrorKind::kShape, "the shape of its top `", to.top[i]->name,
+           "` is not known; an Input or RDDData layer can give it");
+    }
+    known_[to.top_ids[i]] = false;
   }
 }
 
@@ -547,13 +558,19 @@ void Net::place_params() {
   flat_data_ = allocate_flat(flat_count_);
   flat_diff_ = allocate_flat(flat_count_);
   for (const Learnable& param : learnable_) {
+    // What the setup of a layer in Python has written.
+    std::vector<float> first;
+    if (!param.blob->data.is_zero())
+      first.assign(param.blob->data.read(), param.blob->data.read() + param.blob->count());
     param.blob->data.place({flat_data_, flat_data_.get() + param.offset});
+    if (!first.empty()) std::copy(first.begin(), first.end(), param.blob->data.overwrite());
     param.blob->diff.place({flat_diff_, flat_diff_.get() + param.offset});
   }
 }
 
 void Net::fill_params(uint64_t seed) {
   for (const Learnable& param : learnable_) {
+    if (!param.blob->data.is_zero()) continue;  // has its first values already
     attempt(-1, param.layer, param.type, [&] {
       // By name, not by place: a layer added elsewhere leaves the others' first weights as they were.
       fill(param.blob->data, param.filler, mix(mix(seed, hash(param.layer)), static_cast<uint64_t>(param.index)));
@@ -575,9 +592,10 @@ void Net::reshape_layer(NetLayer& layer) {
   }
 }
 
-double Net::forward(int begin, int end) {
+double Net::forward(int begin, int end, bool new_pass) {
   const Settler settler(*this);
-  const uint64_t key = mix(seed_, passes_++);
+  if (new_pass) ++passes_;
+  const uint64_t key = mix(seed_, passes_);
   double loss = 0.0;
   for (int i = begin; i < end; ++i) {
     NetLayer& layer = layers_[i];
@@ -586,7 +604,7 @@ double Net::forward(int begin, int end) {
       bool same = true;
       for (const Blob* blob : layer.bottom) same &= blob->shape() == layer.shapes_seen[seen++];
       for (const Blob* blob : layer.top) same &= blob->shape() == layer.shapes_seen[seen++];
-      if (!same) reshape_layer(layer);
+      if (!same || layer.spec->is_opaque) reshape_layer(layer);
       layer.layer->random_key = mix(key, static_cast<uint64_t>(i));
       layer.layer->forward(layer.bottom, layer.top);
       for (size_t j = 0; j < layer.top.size(); ++j) {
@@ -621,6 +639,45 @@ void Net::reshape() {
 void Net::clear_param_diffs() {
   const Settler settler(*this);
   for (const Learnable& param : learnable_) param.blob->diff.zero();
+}
+
+bool Net::share_params(const Net& other) {
+  const Settler settler(*this);
+  std::map<int, const Blob*> sources;  // by number of the parameter here
+  for (const NetLayer& from : other.layers_) {
+    for (const NetLayer& layer : layers_) {
+      if (layer.name != from.name) continue;
+      const auto& theirs = from.layer->params;
+      attempt(layer.index, layer.name, layer.type, [&] {
+        if (theirs.size() != layer.param_ids.size()) {
+          fail(ErrorKind::kParam, "has ", layer.param_ids.size(), " parameters here and ", theirs.size(),
+               " in the other net");
+        }
+        for (size_t i = 0; i < theirs.size(); ++i) {
+          const Shape& shape = layer.layer->params[i]->shape();
+          if (theirs[i]->shape() != shape) {
+            fail(ErrorKind::kParam, "parameter ", i, " is ", to_string(shape), " here and ",
+                 to_string(theirs[i]->shape()), " in the other net");
+          }
+          sources[layer.param_ids[i]] = theirs[i].get();
+        }
+      });
+    }
+  }
+  bool changed = false;
+  for (NetLayer& layer : layers_) {
+    for (size_t i = 0; i < layer.param_ids.size(); ++i) {
+      const auto source = sources.find(layer.param_ids[i]);
+      if (source == sources.end() || layer.layer->params[i]->data.shares_with(source->second->data)) continue;
+      layer.layer->params[i]->data.share(source->second->data);
+      changed = true;
+    }
+  }
+  // Tops that are parameters follow.
+  for (NetLayer& layer : layers_) {
+    if (!layer.param_ids.empty()) layer.layer->begin(layer.top);
+  }
+  return changed;
 }
 
 void Net::set_seed(uint64_t seed) {

@@ -76,8 +76,9 @@ class Net {
   static std::unique_ptr<Net> check(const Message& param, const NetState& state,
                                     const std::map<std::string, Shape>& supplied, std::vector<Problem>& problems);
 
-  // Runs the layers [begin, end); the sum over loss tops of weight × sum of values.
-  double forward(int begin, int end);
+  // Runs the layers [begin, end); the sum over loss tops of weight × sum of values. A pass may be run in pieces: all
+  // but the first are no new pass, so that random numbers are those of the whole.
+  double forward(int begin, int end, bool new_pass = true);
   // Runs backward from layer end - 1 down to `begin`.
   void backward(int begin, int end);
   double forward() { return forward(0, static_cast<int>(layers_.size())); }
@@ -85,6 +86,10 @@ class Net {
   // Gives all tops the shapes that follow from the inputs' shapes.
   void reshape();
   void clear_param_diffs();
+  // Gives every layer that `other` has by the same name the values of the parameters there: one memory for both nets.
+  // The flat arrays then no longer hold all. False where that was so before. Throws Error(kParam), and changes nothing,
+  // where numbers or shapes differ.
+  bool share_params(const Net& other);
   // From here on random numbers are a function of `seed` and the number of forward passes since.
   void set_seed(uint64_t seed);
   // To be called after every change of tensors from outside the net's own methods.
@@ -115,6 +120,7 @@ class Net {
   void add_layer(Planned& planned);
   bool wire(const Planned& planned, NetLayer& to);
   void make(const Planned& planned, NetLayer& to);
+  void supply_shapes(NetLayer& to, bool opaque);
   void add_params(NetLayer& to);
   void share_param(NetLayer& to, int index, const Message& spec, Learnable& owner);
   void plan_backward(bool force);

@@ -93,7 +93,7 @@ class Tensor {
 };
 
 // A named array and its gradient.
-struct Blob {
+struct Blob : std::enable_shared_from_this<Blob> {
   std::string name;
   Tensor data;
   Tensor diff;

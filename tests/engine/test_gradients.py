@@ -438,6 +438,12 @@ ROWS = [
     Row("ReLU", "", ONE, X, {"x": apart}),
     Row("ReLU6", "", f"{ONE} relu6_param {{ threshold: 1 }}", X, {"x": apart}),
     Row("ReLU", "slope", f"{ONE} relu_param {{ negative_slope: 0.1 }}", X, {"x": apart}),
+    Row(
+        "Python",
+        "",
+        f'{ONE} python_param {{ module: "python_layers" layer: "Gain" param_str: "1" }}',
+        {"x": (2, 3, 4, 4)},
+    ),
     Row("Reduction", "sum", ONE, X),
     Row("Reduction", "asum", f"{ONE} reduction_param {{ operation: ASUM axis: 1 coeff: 2 }}", X, {"x": apart}),
     Row("Reduction", "sumsq", f"{ONE} reduction_param {{ operation: SUMSQ axis: -1 coeff: -0.5 }}", X),

@@ -146,7 +146,7 @@ def test_files_that_cannot_be_written_or_read(tmp_path: pathlib.Path) -> None:
         net.save_hdf5(tmp_path / "absent" / "n.caffemodel.h5")
     with pytest.raises(WeightsError, match="absent"):
         net.copy_from(tmp_path / "absent")
-    with pytest.raises(EngineError, match=r"Net takes \(source, phase\)"):
+    with pytest.raises(EngineError, match=r"Net takes \(network_file, phase\)"):
         caffe_ext.Net(NET, caffe_ext.TRAIN, caffe_ext.TEST)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,0 +1,3 @@
+"""Caffe's messages, where pycaffe has them."""
+
+from ..proto import caffe_pb2 as caffe_pb2
