@@ -11,7 +11,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import _library as _library  # first: it loads what the native module needs
-from ._native import Blob, Transformer, isa, num_threads, set_num_threads
+from ._native import (
+    Blob,
+    Transformer,
+    isa,
+    memory_limit,
+    memory_used,
+    num_threads,
+    set_memory_limit,
+    set_num_threads,
+)
 from .registry import LayerType, layer_type_list, layer_types
 from .report import TEST, TRAIN, LayerProblem, LayerReport, NetReport, check_net
 
@@ -41,10 +50,13 @@ __all__ = [
     "isa",
     "layer_type_list",
     "layer_types",
+    "memory_limit",
+    "memory_used",
     "num_threads",
     "read_mean",
     "read_state",
     "read_weights",
+    "set_memory_limit",
     "set_num_threads",
     "write_state",
     "write_weights",

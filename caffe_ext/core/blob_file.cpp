@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -83,6 +84,11 @@ std::vector<float> blob_values(const std::string& content) {
 }  // namespace
 
 std::vector<float> read_blob_file(const std::string& path) {
+  // A device would be read for ever.
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) {
+    fail(ErrorKind::kField, "cannot read ", path, ": there is no such file");
+  }
   std::ifstream file(path, std::ios::binary);
   const std::string content((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   if (!file.is_open() || file.bad()) fail(ErrorKind::kField, "cannot read ", path);

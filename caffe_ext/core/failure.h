@@ -1,7 +1,10 @@
 // The exception in flight as plain data, for the binding: Cython cannot catch C++ types.
 #pragma once
 
+#include <exception>
 #include <string>
+
+#include "core/error.h"
 
 namespace sparknet {
 
@@ -11,6 +14,10 @@ struct Failure {
   std::string type;
   std::string reason;
 };
+
+// What is to be said of an exception that is no Error: oneDNN's own, which refuses a shape, a setting or a size, and
+// mistakes of ours.
+Error unforeseen(const std::exception& error);
 
 // To be called inside a catch block.
 Failure current_failure();
