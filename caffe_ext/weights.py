@@ -41,6 +41,8 @@ def blob_array(blob: weights_pb2.Blob, where: str) -> Array:
         shape = (1, 1, 1, 1)
     if any(extent < 0 for extent in shape):
         raise WeightsError(f"{where}: negative extent in shape {shape}")
+    if len(shape) > 32 or any(extent >= 2**31 for extent in shape):
+        raise WeightsError(f"{where}: no blob has the shape {shape}: at most 32 axes, and below 2^31 along each")
     count = 1
     for extent in shape:
         count *= extent  # Python's own integers: no overflow, whatever the file says
