@@ -281,8 +281,8 @@ cdef as_array(View view):
 cdef tensor_view(Tensor& tensor):
     cdef View view = View()
     view.set_shape(tensor.shape())
-    view.pin(tensor)
     view.memory = tensor.memory()
+    view.pin(tensor)
     return as_array(view)
 
 

@@ -37,7 +37,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LIMIT_SECONDS = 10
 MEMORY = 256 << 20  # bytes of the engine's arrays
 COST = 20_000_000  # multiply-adds and values up to which a net is run
-FILES = 0.1  # of the cases are weight files
+FILES, ROWS = 0.1, 0.03  # of the cases are weight files, and rows to be transformed
 MODELS = ("lenet", "digits", "adult", "siamese", "char_lstm", "cifar10_full")
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" top: "z" top: "n" input_param { SHAPES } }'
@@ -329,6 +329,21 @@ def fill_inputs(net: caffe_ext.Net, chance: random.Random) -> None:
             values.reshape(-1)[chance.randrange(values.size)] = chance.choice(REALS)
 
 
+def solver_param(chance: random.Random) -> caffe_pb2.SolverParameter:
+    """Settings of a solver that neither tests nor writes files, nor has passes without end."""
+    param = caffe_pb2.SolverParameter(base_lr=0.1, lr_policy="fixed", stepsize=3, max_iter=10)
+    param.type = chance.choice(("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam"))
+    param.lr_policy = chance.choice(("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid"))
+    for _ in range(chance.choice((0, 1, 2, 4))):
+        mutate_field(param, chance)
+    for field in ("net", "net_param", "train_net", "train_net_param", "test_net", "test_net_param", "test_iter"):
+        param.ClearField(field)
+    for field in ("snapshot", "snapshot_prefix", "weights", "test_state", "train_state"):
+        param.ClearField(field)
+    param.iter_size = min(param.iter_size, 3)
+    return param
+
+
 def run_net(net: caffe_pb2.NetParameter, chance: random.Random) -> None:
     """Checks, builds and uses the net; errors of the tree are answers."""
     phase = chance.choice((caffe_ext.TRAIN, caffe_ext.TEST))
@@ -364,10 +379,9 @@ def run_net(net: caffe_pb2.NetParameter, chance: random.Random) -> None:
         assert all(data.shape == diff.shape for data, diff in kept)
 
     def step() -> None:
-        solver = caffe_pb2.SolverParameter(
-            base_lr=0.1, lr_policy="fixed", type=chance.choice(("SGD", "Adam", "Nesterov"))
-        )
-        caffe_ext.Solver(solver, net, seed=2).step(1)
+        solver = caffe_ext.Solver(solver_param(chance), net, seed=2)
+        fill_inputs(solver.net, chance)
+        solver.step(2)
 
     if not built.blobs:
         return
@@ -422,6 +436,21 @@ def run_files(start: caffe_pb2.NetParameter, chance: random.Random, folder: path
         before = built.flat_data.copy()
 
 
+def run_rows(chance: random.Random) -> None:
+    """Rows of odd shapes through odd transformations."""
+    param = caffe_pb2.TransformationParameter()
+    for _ in range(chance.randint(0, 4)):
+        mutate_field(param, chance)
+    draw = np.random.default_rng(chance.randrange(2**32))
+    shape = tuple(chance.choice((0, 1, 2, 3, 5, 8)) for _ in range(chance.choice((0, 1, 3, 4, 4, 4, 5))))
+    rows = draw.integers(0, 256, shape).astype(chance.choice((np.uint8, np.float32)))
+    mean = draw.random(tuple(chance.choice((0, 1, 3, 5, 8)) for _ in range(chance.choice((1, 3, 3)))), np.float32)
+    phase = chance.choice((caffe_ext.TRAIN, caffe_ext.TEST))
+    transformer = caffe_ext.Transformer(param, phase, mean if chance.random() < 0.5 else None)
+    out = np.empty((*shape[:1], *transformer.output_shape(shape[1:])), np.float32)
+    transformer(rows, out, chance.randrange(2**64))
+
+
 def blobs_of(message: Any) -> list[Any]:
     """The BlobProtos in a weights file, a state or a mean."""
     if isinstance(message, caffe_pb2.NetParameter):
@@ -447,11 +476,15 @@ def made(number: int, seed: int, starts: list[caffe_pb2.NetParameter]) -> tuple[
 def run_case(number: int, seed: int, starts: list[caffe_pb2.NetParameter], folder: pathlib.Path) -> None:
     """Raises what is no answer."""
     net, chance = made(number, seed, starts)
-    if chance.random() < FILES:
+    kind = chance.random()
+    if kind < FILES:
         run_files(net, chance, folder)
         return
     try:
-        run_net(net, chance)
+        if kind < FILES + ROWS:
+            run_rows(chance)
+        else:
+            run_net(net, chance)
     except SparkNetError as error:
         check_message(error)
 

@@ -101,11 +101,13 @@ class Storage {
     clear();
   }
 
-  // For a tensor of `floats` elements: another one that shares the values may have been given fewer since.
+  // For a tensor of `floats` elements: another one that shares the values may have been given another number since.
   Storage& holding(int64_t floats) {
-    if (floats > floats_) resize(floats);
+    resize(floats);
     return *this;
   }
+
+  bool holds(int64_t floats) const { return floats == floats_; }
 
   float* plain() {
     if (!plain_ || plain_capacity_ < floats_) {
@@ -247,10 +249,18 @@ void Tensor::share(const Tensor& other) {
 }
 
 void Tensor::place(std::shared_ptr<float> memory) { storage_->place(std::move(memory)); }
-std::shared_ptr<float> Tensor::memory() { return storage_->holding(count_).plain_memory(); }
+std::shared_ptr<float> Tensor::memory() {
+  if (!storage_->holds(count_)) {
+    fail(ErrorKind::kState, "its values are those of another blob too, which has been reshaped: call Net.reshape()");
+  }
+  return storage_->plain_memory();
+}
 uint64_t Tensor::version() const { return storage_->pins > 0 ? 0 : storage_->version.load(); }
-void Tensor::pin() { ++storage_->holding(count_).pins; }
+void Tensor::pin() { ++storage_->pins; }
 void Tensor::unpin() { storage_->unpin(); }
-void Tensor::settle() const { storage_->holding(count_).settle(); }
+void Tensor::settle() const {
+  // Else they are the other's to settle.
+  if (storage_->holds(count_)) storage_->settle();
+}
 
 }  // namespace sparknet

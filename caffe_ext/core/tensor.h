@@ -74,7 +74,8 @@ class Tensor {
   // Row-major memory from outside, kept alive by `memory`; values so far are lost.
   void place(std::shared_ptr<float> memory);
 
-  // The row-major memory, for who needs it to outlive a reshape.
+  // The row-major memory, for who needs it to outlive a reshape. Error(kState) where a tensor that shares it has been
+  // given another number of elements since.
   std::shared_ptr<float> memory();
 
   // Changes with every write; equal versions mean equal values. 0 while pinned, when it cannot be known.

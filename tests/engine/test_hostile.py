@@ -154,11 +154,25 @@ def test_labels_written_after_the_forward_pass_do_no_harm() -> None:
 def test_reshaping_what_shares_values_does_no_harm() -> None:
     """Found by reading: x's view was as large as its shape, the memory as large as y's."""
     built = caffe_ext.Net(net((4, 5000), layer("Flatten")))
-    built.blobs["y"].reshape(1)
-    values = built.blobs["x"].data
-    values[...] = 7
-    assert values.shape == (4, 5000)
-    np.testing.assert_array_equal(built.forward()["y"], np.full((4, 5000), 7))
+    for extent in (1, 40_000):
+        built.blobs["y"].reshape(extent)
+        with pytest.raises(EngineError, match=r"another blob too, which has been reshaped: call Net\.reshape\(\)"):
+            _ = built.blobs["x"].data
+        built.reshape()
+        built.blobs["x"].data[...] = extent
+        np.testing.assert_array_equal(built.forward()["y"], np.full((4, 5000), extent))
+
+
+def test_inputs_written_after_a_reshape_stay() -> None:
+    """Clearing gradients looks at all blobs, of which some still have the old number of elements."""
+    built = caffe_ext.Net(net((4, 3), layer("Flatten"), layer("ReLU", bottom="y", top="z")))
+    kept = [blob.data for blob in built.blobs.values()]
+    for rows in (2, 9):
+        built.blobs["x"].reshape(rows, 3)
+        built.blobs["x"].data[...] = rows
+        built.clear_param_diffs()
+        np.testing.assert_array_equal(built.forward()["z"], np.full((rows, 3), rows))
+    assert kept[0].shape == (4, 3)
 
 
 def test_parameters_cannot_change_their_size_through_a_blob() -> None:
