@@ -42,7 +42,8 @@ MODELS = ("lenet", "digits", "adult", "siamese", "char_lstm", "cifar10_full")
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" top: "z" top: "n" input_param { SHAPES } }'
 X, Y = "bottom: 'x'", "top: 'y'"
-# A layer of every type that the engine has: its settings, and the shapes of x, z and n (a row's label, a length).
+# Layers with their settings, and the shapes of x and, behind a ";", of z; n has a value for each row of x. Types that
+# are not here start without settings.
 LAYERS = [
     (f"type: 'Convolution' {X} {Y} convolution_param {{ num_output: 4 kernel_size: 3 pad: 1 group: 2 }}", "2 4 6 5"),
     (f"type: 'Convolution' {X} {Y} convolution_param {{ num_output: 20 kernel_size: 3 dilation: 2 }}", "2 16 7 7"),
@@ -150,6 +151,11 @@ def small_net(layer: str, shapes: str) -> caffe_pb2.NetParameter:
 def seeds(folder: pathlib.Path | None) -> list[caffe_pb2.NetParameter]:
     """Nets to start from: one for every layer type, some models with small batches, and what is in the folder."""
     nets = [small_net(*row) for row in LAYERS]
+    for name in sorted(caffe_ext.layer_types().keys() - {net.layer[1].type for net in nets}):
+        kind = caffe_ext.layer_types()[name]
+        names = [f"bottom: '{bottom}'" for bottom in ("x", "z", "n")[: kind.min_bottoms]]
+        names += [f"top: 'y{i}'" for i in range(max(kind.min_tops, 1))]
+        nets.append(small_net(f"type: '{name}' {' '.join(names)}", "2 4 6 5 ; 2 4 6 5"))
     for name in MODELS:
         net = compile_file(ROOT / "models" / f"{name}.snet").net
         for layer in net.layer:
