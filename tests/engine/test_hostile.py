@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from shared import ROOT as SHARED
 
 from sparknet_dsl import caffe_ext
-from sparknet_dsl.errors import EngineError, LayerError
+from sparknet_dsl.errors import EngineError, LayerError, WeightsError
 from sparknet_dsl.proto import caffe_pb2
 
 INPUT = 'force_backward: true layer { name: "x" type: "Input" top: "x" input_param { shape { SHAPE } } }\n'
@@ -191,6 +191,14 @@ def test_device_as_a_matrix_is_refused() -> None:
     )
     with pytest.raises(LayerError, match="cannot read /dev/zero"):
         caffe_ext.Net(message)
+
+
+@pytest.mark.parametrize("shape", [(1,) * 33, (0, 2**31 - 1, 2**31 - 1, 2**31 - 1), (0, 2**62), (2**16, 2**15)])
+def test_shapes_in_files_have_the_same_limits(shape: tuple[int, ...], tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "mean.binaryproto"
+    path.write_bytes(caffe_pb2.BlobProto(shape={"dim": shape}).SerializeToString())
+    with pytest.raises(WeightsError, match=r"mean\.binaryproto: shape .* is too large"):
+        caffe_ext.read_mean(path)
 
 
 def test_long_names_are_refused_soon() -> None:
