@@ -327,9 +327,10 @@ class TorchNet(nn.Module):
             scores, label = values
             rows = scores.movedim(axis, -1).flatten(0, -2)
             truth = label.flatten().long()
-            return normalised(
-                F.cross_entropy(rows, truth, reduction="none"), truth, math.prod(scores.shape[:axis]), layer.loss_param
-            )
+            items = F.cross_entropy(rows, truth, reduction="none")
+            # A probability counts as at least FLT_MIN, of which the gradient knows nothing.
+            items = items - F.relu(items - 126 * math.log(2)).detach()
+            return normalised(items, truth, math.prod(scores.shape[:axis]), layer.loss_param)
 
         self.joining(layer, loss)
 
