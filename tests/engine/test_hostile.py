@@ -3,7 +3,7 @@
 What does not end so is for tools/fuzz_engine.py to find; a slice of it runs here.
 """
 
-import importlib.util
+import importlib
 import pathlib
 from collections.abc import Iterator
 
@@ -209,12 +209,9 @@ def test_long_names_are_refused_soon() -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_mutated_nets_and_files_end_in_errors(seed: int) -> None:
-    path = pathlib.Path(__file__).resolve().parents[2] / "tools" / "fuzz_engine.py"
-    spec = importlib.util.spec_from_file_location("fuzz_engine", path)
-    assert spec is not None and spec.loader is not None
-    fuzz = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fuzz)
+def test_mutated_nets_and_files_end_in_errors(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).resolve().parents[2] / "tools")
+    fuzz = importlib.import_module("fuzz_engine")
     golden = SHARED / "golden" / "layers"
     wrong = fuzz.run(3, seed, golden if golden.is_dir() else None, report=False)
     assert not wrong, "\n\n".join(wrong)
