@@ -192,7 +192,10 @@ class PoolingLayer : public Layer {
     const Pair beyond = {(output_.h - 1) * stride_.h + kernel_.h - size_.h - 2 * pad_.h,
                          (output_.w - 1) * stride_.w + kernel_.w - size_.w - 2 * pad_.w};
     const bool outside = beyond.h >= kernel_.h || beyond.w >= kernel_.w;
-    if (outside || top.size() > 1 || method_ == Method::kStochastic) return std::nullopt;
+    // oneDNN visits every place of a window, those in the padding and beyond it too: a window of 2^30 would take for
+    // ever.
+    const bool huge = pad_.h > size_.h || pad_.w > size_.w || kernel_.h > 3 * size_.h || kernel_.w > 3 * size_.w;
+    if (outside || huge || top.size() > 1 || method_ == Method::kStochastic) return std::nullopt;
     if (method_ == Method::kMax) return dnnl::algorithm::pooling_max;
     if (beyond.h <= 0 && beyond.w <= 0) return dnnl::algorithm::pooling_avg_include_padding;
     if (pad_.h == 0 && pad_.w == 0) return dnnl::algorithm::pooling_avg_exclude_padding;

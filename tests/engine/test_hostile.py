@@ -137,6 +137,21 @@ def test_backward_wants_a_forward_pass_with_these_shapes(type: str) -> None:
         built.backward()
 
 
+@pytest.mark.parametrize("pool", ["MAX", "AVE"])
+@pytest.mark.parametrize("settings", ["stride: 1073741824 pad: 1073741823", "stride: 1073741824"])
+def test_windows_far_beyond_the_input_take_no_time(pool: str, settings: str) -> None:
+    """Found by hand: oneDNN went through all of the 2^60 places of such a window."""
+    fields = f"pooling_param {{ pool: {pool} kernel_size: 1073741824 {settings} }}"
+    built = caffe_ext.Net(net((1, 2, 4, 4), layer("Pooling", fields)))
+    built.blobs["x"].data[...] = 1
+    total = built.forward()["y"].astype(np.float64)
+    built.backward(y=np.ones_like(total))
+    assert np.isfinite(total).all()
+    if pool == "MAX":
+        # Every window has its maximum somewhere in the input.
+        np.testing.assert_array_equal(built.blobs["x"].diff.sum((2, 3)), [[total[0, 0].size] * 2])
+
+
 def test_labels_written_after_the_forward_pass_do_no_harm() -> None:
     """Found by the fuzzer: Embed added gradients at whatever row the bottom named by then."""
     message = net(
