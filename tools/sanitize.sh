@@ -14,12 +14,12 @@ SPARKNET_SANITIZE=address,undefined,float-cast-overflow "$python" setup.py -q bu
   --build-base build/sanitized --build-lib "$library"
 
 # Safe path: the package in this folder has the engine of the usual build.
-export PYTHONSAFEPATH=1 PYTHONPATH=$library OMP_WAIT_POLICY=passive
+export PYTHONSAFEPATH=1 PYTHONPATH=$library:$PWD/tools OMP_WAIT_POLICY=passive
 # The interpreter keeps what it has to its end: no leaks are looked for. Memory that cannot be had is the engine's to
 # refuse.
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_segv=1
 export UBSAN_OPTIONS=print_stacktrace=1
-# What PyTorch's own libraries do is not ours to find.
+# libstdc++ must be there before them: else the first C++ exception ends in a check of their own.
 preload="$(g++ -print-file-name=libasan.so):$(g++ -print-file-name=libubsan.so):$(g++ -print-file-name=libstdc++.so)"
 
 LD_PRELOAD=$preload "$python" -c "from sparknet_dsl.caffe_ext import _native; print(_native.__file__)"
