@@ -17,6 +17,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 # Whoever changes the engine builds with SPARKNET_WERROR=1, as .ci/run does. A user's newer compiler, with warnings that
 # nobody has seen yet, still builds it.
 WARNINGS = ["-Wall", "-Wextra"] + (["-Werror"] if os.environ.get("SPARKNET_WERROR") else [])
+# SPARKNET_SANITIZE=address,undefined builds an engine that stops at the first mistake; tools/sanitize.sh uses it.
+SANITIZE = os.environ.get("SPARKNET_SANITIZE", "")
+CHECKS = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"] if SANITIZE else []
+OPTIMISE = ["-O1", "-g1", *CHECKS] if SANITIZE else ["-O3", "-g0"]
 
 
 def installed_file(distribution: str, ending: str) -> pathlib.Path:
@@ -58,6 +62,7 @@ class ParallelBuild(build_ext):
         """Compiles what is older than its source or any header, then lets setuptools link."""
         newest_header = max(pathlib.Path(path).stat().st_mtime for path in [*ext.depends, __file__])
         folder = f"build/objects/{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+        folder += f"-{SANITIZE.replace(',', '-')}" if SANITIZE else ""
         objects: list[str] = []
         stale: list[str] = []
         for source in ext.sources:
@@ -108,15 +113,14 @@ def extensions() -> list[Extension]:
         language="c++",
         extra_compile_args=[
             "-std=c++17",
-            "-O3",
+            *OPTIMISE,
             "-fno-math-errno",
             "-fno-trapping-math",
             "-fopenmp",
             "-fvisibility=hidden",
-            "-g0",
             *include,
         ],
-        extra_link_args=["-fopenmp", "-Wl,--disable-new-dtags", *rpaths, *link],
+        extra_link_args=["-fopenmp", *CHECKS, "-Wl,--disable-new-dtags", *rpaths, *link],
     )
     loader = Extension("sparknet_dsl.caffe_ext._dlopen", ["caffe_ext/_dlopen.pyx"], libraries=["dl"])
     return cythonize(

@@ -11,7 +11,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import _library as _library  # first: it loads what the native module needs
-from ._native import Blob, Transformer, isa, num_threads, set_num_threads
+from ._native import (
+    Blob,
+    Transformer,
+    isa,
+    memory_limit,
+    memory_used,
+    num_threads,
+    set_memory_limit,
+    set_num_threads,
+)
 from .registry import LayerType, layer_type_list, layer_types
 from .report import TEST, TRAIN, LayerProblem, LayerReport, NetReport, check_net
 
@@ -80,6 +89,8 @@ __all__ = [
     "layer_types",
     "layers",
     "log",
+    "memory_limit",
+    "memory_used",
     "net_spec",
     "num_threads",
     "params",
@@ -88,6 +99,7 @@ __all__ = [
     "read_state",
     "read_weights",
     "set_device",
+    "set_memory_limit",
     "set_mode_cpu",
     "set_mode_gpu",
     "set_num_threads",

@@ -31,6 +31,11 @@ cdef extern from "core/machine.h" namespace "sparknet" nogil:
     void use_threads()
     string c_isa "sparknet::isa"() except +raise_error
 
+cdef extern from "core/memory.h" namespace "sparknet" nogil:
+    int64_t c_memory_used "sparknet::memory_used"()
+    int64_t c_memory_limit "sparknet::memory_limit"()
+    void c_set_memory_limit "sparknet::set_memory_limit"(int64_t size) except +raise_error
+
 cdef extern from "core/message.h" namespace "sparknet" nogil:
     cdef cppclass FieldValue:
         vector[int64_t] integers

@@ -64,6 +64,24 @@ def num_threads() -> int:
     return c_num_threads()
 
 
+def memory_used() -> int:
+    """How many bytes the arrays of all nets and views in this process take now."""
+    return c_memory_used()
+
+
+def memory_limit() -> int:
+    """How many they may take: what was set, else what this machine, or the container, has."""
+    return c_memory_limit()
+
+
+def set_memory_limit(int64_t size) -> None:
+    """Sets how many bytes the engine's arrays may take in this process; raises EngineError below 1.
+
+    A net that would take more is refused (LayerError, kind "memory") instead of bringing the process down.
+    """
+    c_set_memory_limit(size)
+
+
 def isa() -> str:
     """The instruction set that oneDNN uses here, in its own words."""
     return c_isa()
@@ -291,8 +309,8 @@ cdef as_array(View view):
 cdef tensor_view(Tensor& tensor):
     cdef View view = View()
     view.set_shape(tensor.shape())
-    view.pin(tensor)
     view.memory = tensor.memory()
+    view.pin(tensor)
     return as_array(view)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from ..errors import DataError
+from ..files import exists, is_dir, is_file
 from ..proto import caffe_pb2
 from .images import Pixels, decode
 from .lmdb_file import LMDBFile
@@ -34,7 +35,7 @@ def open_database(path: str | os.PathLike[str], backend: str) -> Iterator[Databa
     folder = pathlib.Path(path)
     _check_kind(folder, backend)
     if backend == "LMDB":
-        database: LMDBFile | _LevelDB = LMDBFile(folder / "data.mdb" if folder.is_dir() else folder)
+        database: LMDBFile | _LevelDB = LMDBFile(folder / "data.mdb" if is_dir(folder) else folder)
     else:
         database = _LevelDB(folder)
     with contextlib.closing(database):
@@ -42,12 +43,12 @@ def open_database(path: str | os.PathLike[str], backend: str) -> Iterator[Databa
 
 
 def _check_kind(folder: pathlib.Path, backend: str) -> None:
-    if not folder.exists():
+    if not exists(folder):
         raise DataError(f"there is no database {folder}: the path is relative to the working directory")
-    kinds = {"LMDB": folder / "data.mdb" if folder.is_dir() else folder, "LEVELDB": folder / "CURRENT"}
-    if kinds[backend].is_file():
+    kinds = {"LMDB": folder / "data.mdb" if is_dir(folder) else folder, "LEVELDB": folder / "CURRENT"}
+    if is_file(kinds[backend]):
         return
-    found = next((kind for kind, file in kinds.items() if file.is_file()), None)
+    found = next((kind for kind, file in kinds.items() if is_file(file)), None)
     advice = f"it looks like {found}: write backend: {found}" if found else f"{kinds[backend].name} is missing"
     raise DataError(f"{folder} is no {backend} database; {advice}")
 

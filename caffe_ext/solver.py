@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from ..errors import DivergedError, EngineError, WeightsError
+from ..files import exists
 from ..proto import caffe_pb2
 from . import _native, debug
 from .messages import net_message, solver_message
@@ -306,7 +307,7 @@ class Solver:
         if saved.learned_net:
             beside = pathlib.Path(state).parent / pathlib.Path(saved.learned_net).name
             named = pathlib.Path(saved.learned_net)
-            self.net.copy_from(beside if not named.exists() and beside.exists() else named)
+            self.net.copy_from(beside if not exists(named) and exists(beside) else named)
         for mine, values in zip(history, fitted, strict=True):
             mine[...] = values
         self._native.restore(saved.iter, saved.current_step)

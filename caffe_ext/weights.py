@@ -1,5 +1,6 @@
 """Weights files: `.caffemodel`, a NetParameter whose layers hold their parameters, in V2, V1 or V0 form; and HDF5."""
 
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,9 @@ def blob_array(blob: weights_pb2.Blob, where: str) -> Array:
         shape = (1, 1, 1, 1)
     if any(extent < 0 for extent in shape):
         raise WeightsError(f"{where}: negative extent in shape {shape}")
+    # The engine's own limits: also an array without elements cannot have any shape.
+    if len(shape) > 32 or math.prod(max(extent, 1) for extent in shape) >= 2**31:
+        raise WeightsError(f"{where}: shape {shape} is too large: at most 32 axes, and 2^31 - 1 elements")
     count = 1
     for extent in shape:
         count *= extent  # Python's own integers: no overflow, whatever the file says

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from . import ast, check, expand, graph, library, prototxt, resolve, settings, unused, variants
 from .diagnostics import Diagnostic, Diagnostics, Exhausted, Failed, Source, Span, closest, did_you_mean
+from .files import exists, is_file
 from .layers import BlockUse, Network
 from .parse import parse
 from .proto import caffe_pb2, sparknet_pb2, text
@@ -87,7 +88,7 @@ def _compile_file(state: _State) -> Model:
     file = state.path
     assert file is not None
     try:
-        if library.is_bare(file) and not file.exists():
+        if library.is_bare(file) and not exists(file):
             near = did_you_mean(closest(file.name, library.names()))
             raise state.diagnostics.fail(
                 "S005",
@@ -343,7 +344,7 @@ def _named_net(named: str, kind: str, state: _State) -> Network | None:
         if span is None and found_at >= 0:
             span = Span(state.source, found_at, found_at + len(named) + 2)
         said, notes = f'the solver\'s {kind} "{named}" is not there', [f"looked for {path}" for path in tried]
-        if any(pathlib.Path(path).is_file() for path in tried):
+        if any(is_file(path) for path in tried):
             said = f"the solver's {kind} \"{named}\" lies outside of the working directory and of the solver's folder"
             notes = [
                 "a model that someone else wrote reads no other files; copy the net there, or work in a folder above"

@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 
 from .compile import Model
 from .errors import OutputError, UsageError
-from .files import write_atomic
+from .files import exists, write_atomic
 from .proto import text
 
 
@@ -42,7 +42,7 @@ def write_model(model: Model, folder: str | os.PathLike[str], stem: str) -> list
     if model.spark is not None:
         texts[target / f"{stem}_spark.prototxt"] = to_text(model.spark)
     for path in texts:
-        if model.path is not None and path.exists() and path.samefile(model.path):
+        if model.path is not None and exists(path) and path.samefile(model.path):
             raise UsageError(f"{path} would overwrite the model that it comes from: name another folder with -o")
     try:
         target.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and questions about paths that anybody may have written."""
 
 import contextlib
 import os
@@ -42,3 +42,21 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Writes `content` (text as UTF-8) to `path`, whole or not at all; raises OutputError."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+# pathlib's own raise OSError for a name that is too long; names come from model files, too.
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file or folder of that name."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file of that name."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_dir(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a folder of that name."""
+    return os.path.isdir(path)  # noqa: PTH112

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from . import ast
 from .diagnostics import Diagnostics, Source
 from .errors import ModelError, SparkNetError, UsageError
-from .files import write_atomic
+from .files import exists, is_dir, write_atomic
 from .parse import parse
 from .prototxt import decode
 
@@ -482,9 +482,9 @@ def _files(paths: Sequence[str]) -> Iterator[pathlib.Path | None]:
         path = pathlib.Path(name)
         if name == "-":
             found[None] = None
-        elif path.is_dir():
+        elif is_dir(path):
             found.update(dict.fromkeys(sorted(inner for inner in path.rglob("*.snet") if inner.is_file())))
-        elif path.exists():
+        elif exists(path):
             found[path] = None
         else:
             raise UsageError(f"{name} is not there")

@@ -5,6 +5,8 @@ import pathlib
 import re
 from dataclasses import dataclass
 
+from .files import is_file
+
 FOLDER = pathlib.Path(__file__).parent / "models"
 _COUNTS = re.compile(r"^# Parameters: ([\d,]+)\. Multiply-adds per \w+: ([\d,]+)\.$", re.MULTILINE)
 
@@ -43,7 +45,7 @@ def names() -> list[str]:
 def is_bare(path: str | os.PathLike[str]) -> bool:
     """Whether this can only be a model's name: no folder, no ending, and no file of that name is there."""
     file = pathlib.Path(path)
-    return bool(file.name) and str(file) == file.name and not file.suffix and not file.is_file()
+    return bool(file.name) and str(file) == file.name and not file.suffix and not is_file(file)
 
 
 def locate(path: str | os.PathLike[str]) -> pathlib.Path:

@@ -9,7 +9,7 @@ from google.protobuf import json_format
 
 from .emit import to_text
 from .errors import OutputError, UsageError
-from .files import write_atomic
+from .files import exists, is_dir, write_atomic
 
 if TYPE_CHECKING:
     from .compile import Model
@@ -80,9 +80,9 @@ def write(model: Model, kind: str, content: bytes, output: str, stem: str) -> pa
     Raises OutputError, or UsageError where the model itself would be overwritten.
     """
     path = pathlib.Path(output)
-    if path.is_dir() or output.endswith(("/", "\\")):
+    if is_dir(path) or output.endswith(("/", "\\")):
         path = path / f"{stem}{KINDS[kind]}"
-    if model.path is not None and path.exists() and path.samefile(model.path):
+    if model.path is not None and exists(path) and path.samefile(model.path):
         raise UsageError(f"{path} would overwrite the model that it comes from: name another file with -o")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from .diagnostics import Diagnostics, Source, Span, closest, did_you_mean
+from .files import is_file
 from .proto import caffe_pb2, text
 from .proto.upgrade import upgrade_net, upgrade_solver
 
@@ -158,7 +159,7 @@ def resolve_net_path(solver_path: pathlib.Path, named: str) -> pathlib.Path | No
     roots = [pathlib.Path(os.path.abspath(root)) for root in (pathlib.Path(), folder)]  # noqa: PTH100 - keeps links
     for candidate in (pathlib.Path(named), folder / named, folder / pathlib.Path(named).name):
         whole = pathlib.Path(os.path.abspath(candidate))  # noqa: PTH100
-        if any(whole.is_relative_to(root) for root in roots) and candidate.is_file():
+        if any(whole.is_relative_to(root) for root in roots) and is_file(candidate):
             return candidate
     return None
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -83,16 +84,21 @@ std::vector<float> blob_values(const std::string& content) {
 }  // namespace
 
 std::vector<float> read_blob_file(const std::string& path) {
+  // A device would be read for ever.
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) {
+    fail(ErrorKind::kData, "cannot read ", path, ": there is no such file");
+  }
   std::ifstream file(path, std::ios::binary);
   const std::string content((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (!file.is_open() || file.bad()) fail(ErrorKind::kField, "cannot read ", path);
+  if (!file.is_open() || file.bad()) fail(ErrorKind::kData, "cannot read ", path);
   try {
     std::vector<float> values = blob_values(content);
     if (!values.empty()) return values;
   } catch (const Wire::Malformed&) {
-    fail(ErrorKind::kField, path, " is no .binaryproto, or is cut short");
+    fail(ErrorKind::kData, path, " is no .binaryproto, or is cut short");
   }
-  fail(ErrorKind::kField, path, " is no .binaryproto with values");
+  fail(ErrorKind::kData, path, " is no .binaryproto with values");
 }
 
 }  // namespace sparknet

@@ -1,5 +1,7 @@
 #include "core/convolution.h"
 
+#include <limits>
+
 #include "core/error.h"
 
 namespace sparknet {
@@ -74,7 +76,10 @@ void ConvolutionBase::reshape(const Blobs& bottom, const Blobs& top) {
 int64_t ConvolutionBase::multiply_adds(const Blobs& bottom, const Blobs&) const {
   // Each value of the narrow array meets the weights of its channel once.
   const int64_t narrow_channels = narrow_[window_.axis];
-  return static_cast<int64_t>(bottom.size()) * count(narrow_) * (params[0]->count() / narrow_channels);
+  const int64_t each = count(narrow_) * (params[0]->count() / narrow_channels);  // below 2^62
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  const auto bottoms = static_cast<int64_t>(bottom.size());
+  return each > kMost / bottoms ? kMost : each * bottoms;
 }
 
 void ConvolutionBase::convolve(const Tensor& wide, Tensor& narrow) {

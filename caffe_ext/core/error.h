@@ -22,7 +22,7 @@ enum class ErrorKind {
   kParam,      // parameters: too many settings, sharing that disagrees
   kPhase,      // not possible in this phase
   kMemory,     // too large, or out of memory
-  kData,       // input values that make no sense (a label out of range)
+  kData,       // input that makes no sense: a label out of range, a file that cannot be read
   kState,      // a call that does not fit the object's state
   kCode,       // a layer written in Python raised an exception
 };

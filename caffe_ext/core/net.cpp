@@ -1,15 +1,14 @@
 #include "core/net.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdlib>
 #include <new>
 #include <set>
 #include <utility>
 
+#include "core/failure.h"
 #include "core/filler.h"
 #include "core/machine.h"
+#include "core/memory.h"
 #include "core/parallel.h"
 #include "core/random.h"
 
@@ -34,9 +33,12 @@ size_t distance(const std::string& a, const std::string& b) {
 
 // " - did you mean `x`?" for the name that comes nearest, or nothing.
 std::string suggestion(const std::string& wrong, const std::vector<std::string>& names) {
+  constexpr size_t kLongest = 100;
   const std::string* best = nullptr;
   size_t least = std::max<size_t>(1, wrong.size() / 3) + 1;
   for (const std::string& name : names) {
+    // The cost grows with both lengths, and names of this length are nobody's typing.
+    if (std::max(name.size(), wrong.size()) > kLongest) continue;
     const size_t edits = distance(wrong, name);
     if (edits < least) {
       least = edits;
@@ -75,20 +77,6 @@ std::string names_of(const std::vector<std::string>& names) {
   return names.empty() ? text : " (" + text + ")";
 }
 
-std::shared_ptr<float> allocate_flat(int64_t floats) {
-  const auto bytes = static_cast<size_t>(std::max<int64_t>(floats, 1)) * sizeof(float);
-  // Linux grants more than there is, and kills the process when it is used.
-  const auto physical = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGE_SIZE));
-  if (bytes > physical) {
-    fail(ErrorKind::kMemory, "the parameters take ", bytes >> 20, " MiB, and this machine has ", physical >> 20);
-  }
-  constexpr size_t kAlignment = 64;
-  auto* memory =
-      static_cast<float*>(std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment));
-  if (memory == nullptr) throw std::bad_alloc();
-  return {memory, std::free};
-}
-
 // A name's contribution to a seed (FNV-1a).
 uint64_t hash(const std::string& text) {
   uint64_t value = 14695981039346656037ULL;
@@ -113,6 +101,22 @@ class Settler {
  private:
   const Net& net_;
 };
+
+// Notes the shapes of the layer's bottoms and tops.
+void note_shapes(const NetLayer& layer, std::vector<Shape>& shapes) {
+  shapes.clear();
+  for (const Blob* blob : layer.bottom) shapes.push_back(blob->shape());
+  for (const Blob* blob : layer.top) shapes.push_back(blob->shape());
+}
+
+// Whether they are as noted.
+bool same_shapes(const NetLayer& layer, const std::vector<Shape>& shapes) {
+  if (shapes.size() != layer.bottom.size() + layer.top.size()) return false;
+  const auto as_noted = [](const Blob* blob, const Shape& shape) { return blob->shape() == shape; };
+  const auto tops = shapes.begin() + static_cast<std::ptrdiff_t>(layer.bottom.size());
+  return std::equal(layer.bottom.begin(), layer.bottom.end(), shapes.begin(), as_noted) &&
+         std::equal(layer.top.begin(), layer.top.end(), tops, as_noted);
+}
 
 bool same_multiplier(double a, double b) { return static_cast<float>(a) == static_cast<float>(b); }
 
@@ -141,8 +145,7 @@ bool Net::attempt(int index, const std::string& name, const std::string& type, c
   } catch (const std::bad_alloc&) {
     note(Error(ErrorKind::kMemory, "out of memory"));
   } catch (const std::exception& error) {
-    // oneDNN's own, and mistakes of ours.
-    note(Error(ErrorKind::kState, error.what()));
+    note(unforeseen(error));
   }
   return false;
 }
@@ -152,6 +155,7 @@ Net::Net(const Message& param, const NetState& state, uint64_t seed, const std::
   use_threads();
   build(param, state);
   supplied_ = nullptr;
+  check_memory();
   place_params();
   fill_params(seed);
   for (NetLayer& layer : layers_) attempt(layer.index, layer.name, layer.type, [&] { layer.layer->begin(layer.top); });
@@ -554,9 +558,29 @@ void Net::plan_backward(bool force) {
   }
 }
 
+// Says in time, and of a layer, what allocating would find out in the middle of a pass.
+void Net::check_memory() {
+  constexpr int64_t kFloat = sizeof(float);
+  std::set<const void*> seen;
+  int64_t bytes = memory_used();
+  for (const NetLayer& layer : layers_) {
+    attempt(layer.index, layer.name, layer.type, [&] {
+      for (const auto& param : layer.layer->params) {
+        if (seen.insert(param->data.identity()).second) bytes += 2 * kFloat * param->count();  // and the gradient
+      }
+      for (const Blob* top : layer.top) {
+        if (seen.insert(top->data.identity()).second) bytes += kFloat * top->count();
+      }
+      if (bytes <= memory_limit()) return;
+      fail(ErrorKind::kMemory, "with it the values take ", memory_text(bytes), ", and the engine may use ",
+           memory_text(memory_limit()), "; take a smaller batch, or raise set_memory_limit()");
+    });
+  }
+}
+
 void Net::place_params() {
-  flat_data_ = allocate_flat(flat_count_);
-  flat_diff_ = allocate_flat(flat_count_);
+  flat_data_ = allocate(flat_count_);
+  flat_diff_ = allocate(flat_count_);
   for (const Learnable& param : learnable_) {
     // What the setup of a layer in Python has written.
     std::vector<float> first;
@@ -580,9 +604,7 @@ void Net::fill_params(uint64_t seed) {
 
 void Net::reshape_layer(NetLayer& layer) {
   layer.layer->reshape(layer.bottom, layer.top);
-  layer.shapes_seen.clear();
-  for (const Blob* blob : layer.bottom) layer.shapes_seen.push_back(blob->shape());
-  for (const Blob* blob : layer.top) layer.shapes_seen.push_back(blob->shape());
+  note_shapes(layer, layer.shapes_seen);
   if (problems_ != nullptr) return;  // the dry run writes nothing
   for (size_t i = 0; i < layer.top.size(); ++i) {
     const float weight = layer.layer->loss_weights[i];
@@ -592,7 +614,14 @@ void Net::reshape_layer(NetLayer& layer) {
   }
 }
 
+void Net::check_range(int begin, int end) const {
+  const int layers = static_cast<int>(layers_.size());
+  if (begin >= 0 && end <= layers) return;
+  fail(ErrorKind::kState, "there are no layers ", begin, " to ", end, ": the net has ", layers);
+}
+
 double Net::forward(int begin, int end, bool new_pass) {
+  check_range(begin, end);
   const Settler settler(*this);
   if (new_pass) ++passes_;
   const uint64_t key = mix(seed_, passes_);
@@ -600,13 +629,11 @@ double Net::forward(int begin, int end, bool new_pass) {
   for (int i = begin; i < end; ++i) {
     NetLayer& layer = layers_[i];
     attempt(layer.index, layer.name, layer.type, [&] {
-      size_t seen = 0;
-      bool same = true;
-      for (const Blob* blob : layer.bottom) same &= blob->shape() == layer.shapes_seen[seen++];
-      for (const Blob* blob : layer.top) same &= blob->shape() == layer.shapes_seen[seen++];
-      if (!same || layer.spec->is_opaque) reshape_layer(layer);
+      if (!same_shapes(layer, layer.shapes_seen) || layer.spec->is_opaque) reshape_layer(layer);
+      layer.shapes_run.clear();
       layer.layer->random_key = mix(key, static_cast<uint64_t>(i));
       layer.layer->forward(layer.bottom, layer.top);
+      note_shapes(layer, layer.shapes_run);
       for (size_t j = 0; j < layer.top.size(); ++j) {
         if (layer.layer->loss_weights[j] == 0.0f) continue;
         const Blob& top = *layer.top[j];
@@ -622,12 +649,17 @@ double Net::forward(int begin, int end, bool new_pass) {
 }
 
 void Net::backward(int begin, int end) {
+  check_range(begin, end);
   const Settler settler(*this);
   for (int i = end - 1; i >= begin; --i) {
     NetLayer& layer = layers_[i];
     if (!layer.needs_backward) continue;
-    attempt(layer.index, layer.name, layer.type,
-            [&] { layer.layer->backward(layer.top, layer.propagate_down, layer.bottom); });
+    attempt(layer.index, layer.name, layer.type, [&] {
+      if (!same_shapes(layer, layer.shapes_run)) {
+        fail(ErrorKind::kState, "backward needs a forward pass before it, with the same shapes");
+      }
+      layer.layer->backward(layer.top, layer.propagate_down, layer.bottom);
+    });
   }
 }
 

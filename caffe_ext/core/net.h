@@ -47,6 +47,7 @@ struct NetLayer {
   bool needs_backward = false;
   std::vector<int> param_ids;      // for each parameter, in Net::learnable
   std::vector<Shape> shapes_seen;  // of bottoms and tops after the last reshape
+  std::vector<Shape> shapes_run;   // and after the last forward pass; empty where there is none that ended well
 };
 
 // A parameter with a memory of its own; layers that share it all use this one.
@@ -124,6 +125,8 @@ class Net {
   void add_params(NetLayer& to);
   void share_param(NetLayer& to, int index, const Message& spec, Learnable& owner);
   void plan_backward(bool force);
+  void check_memory();
+  void check_range(int begin, int end) const;
   void place_params();
   void fill_params(uint64_t seed);
   void reshape_layer(NetLayer& layer);

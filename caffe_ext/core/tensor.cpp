@@ -2,28 +2,20 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <new>
 
 #include "core/dnnl_util.h"
 #include "core/error.h"
+#include "core/memory.h"
 
 namespace sparknet {
 
 namespace {
 
-// The limit that Caffe sets on a blob.
+// The limits that Caffe sets on a blob.
 constexpr int64_t kMaxCount = std::numeric_limits<int32_t>::max();
-
-std::shared_ptr<float> allocate(int64_t floats) {
-  constexpr size_t kAlignment = 64;  // a cache line, and a vector of AVX-512
-  const size_t bytes = (std::max<int64_t>(floats, 1) * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
-  auto* memory = static_cast<float*>(std::aligned_alloc(kAlignment, bytes));
-  if (memory == nullptr) throw std::bad_alloc();
-  return {memory, std::free};
-}
+constexpr size_t kMaxAxes = 32;
 
 uint64_t next_version() {
   static std::atomic<uint64_t> last{0};
@@ -32,7 +24,19 @@ uint64_t next_version() {
 
 }  // namespace
 
-int64_t count(const Shape& shape) { return count(shape, 0, static_cast<int>(shape.size())); }
+int64_t count(const Shape& shape) {
+  if (shape.size() > kMaxAxes) fail(ErrorKind::kShape, "a blob has at most ", kMaxAxes, " axes, not ", shape.size());
+  // As if no extent were 0: products of some of the extents are within the limit too.
+  int64_t product = 1;
+  for (const int64_t extent : shape) {
+    if (extent < 0) fail(ErrorKind::kShape, "negative extent in shape ", to_string(shape));
+    if (product > kMaxCount / std::max<int64_t>(extent, 1)) {
+      fail(ErrorKind::kMemory, "shape ", to_string(shape), " has more than 2^31 - 1 elements");
+    }
+    product *= std::max<int64_t>(extent, 1);
+  }
+  return count(shape, 0, static_cast<int>(shape.size()));
+}
 
 int64_t count(const Shape& shape, int begin, int end) {
   int64_t product = 1;
@@ -73,6 +77,9 @@ class Storage {
   // Forgets values and memory that is too small; `floats` is what the row-major form takes.
   void resize(int64_t floats) {
     if (floats == floats_) return;
+    if (placed_) {
+      fail(ErrorKind::kState, "these values are a parameter's, of ", floats_, " elements, and cannot become ", floats);
+    }
     if (pins > 0 && floats > plain_capacity_) {
       // Whoever holds the old memory keeps it alive through its own reference.
       plain_.reset();
@@ -90,8 +97,17 @@ class Storage {
   void place(std::shared_ptr<float> memory) {
     plain_ = std::move(memory);
     plain_capacity_ = floats_;
+    placed_ = true;
     clear();
   }
+
+  // For a tensor of `floats` elements: another one that shares the values may have been given another number since.
+  Storage& holding(int64_t floats) {
+    resize(floats);
+    return *this;
+  }
+
+  bool holds(int64_t floats) const { return floats == floats_; }
 
   float* plain() {
     if (!plain_ || plain_capacity_ < floats_) {
@@ -197,6 +213,7 @@ class Storage {
   }
 
   int64_t floats_ = 1;
+  bool placed_ = false;  // in memory from outside, which cannot grow
   std::shared_ptr<float> plain_;
   int64_t plain_capacity_ = 0;
   std::shared_ptr<float> blocked_;
@@ -207,18 +224,19 @@ class Storage {
 Tensor::Tensor() : storage_(std::make_shared<Storage>()) {}
 
 void Tensor::reshape(const Shape& shape) {
-  count_ = sparknet::count(shape);
+  const int64_t elements = sparknet::count(shape);
+  storage_->resize(elements);
+  count_ = elements;
   shape_ = shape;
-  storage_->resize(count_);
 }
 
-const float* Tensor::read() const { return storage_->read(); }
-float* Tensor::write() { return storage_->write(); }
-float* Tensor::overwrite() { return storage_->overwrite(); }
-const float* Tensor::read_as(const LayoutPtr& layout) const { return storage_->read_as(layout); }
-float* Tensor::overwrite_as(const LayoutPtr& layout) { return storage_->overwrite_as(layout); }
-LayoutPtr Tensor::layout() const { return storage_->layout(); }
-NativeView Tensor::native() const { return storage_->native(); }
+const float* Tensor::read() const { return storage_->holding(count_).read(); }
+float* Tensor::write() { return storage_->holding(count_).write(); }
+float* Tensor::overwrite() { return storage_->holding(count_).overwrite(); }
+const float* Tensor::read_as(const LayoutPtr& layout) const { return storage_->holding(count_).read_as(layout); }
+float* Tensor::overwrite_as(const LayoutPtr& layout) { return storage_->holding(count_).overwrite_as(layout); }
+LayoutPtr Tensor::layout() const { return storage_->holding(count_).layout(); }
+NativeView Tensor::native() const { return storage_->holding(count_).native(); }
 void Tensor::zero() { storage_->clear(); }
 bool Tensor::is_zero() const { return !storage_->plain_valid && !storage_->blocked_valid; }
 
@@ -231,10 +249,18 @@ void Tensor::share(const Tensor& other) {
 }
 
 void Tensor::place(std::shared_ptr<float> memory) { storage_->place(std::move(memory)); }
-std::shared_ptr<float> Tensor::memory() { return storage_->plain_memory(); }
+std::shared_ptr<float> Tensor::memory() {
+  if (!storage_->holds(count_)) {
+    fail(ErrorKind::kState, "its values are those of another blob too, which has been reshaped: call Net.reshape()");
+  }
+  return storage_->plain_memory();
+}
 uint64_t Tensor::version() const { return storage_->pins > 0 ? 0 : storage_->version.load(); }
 void Tensor::pin() { ++storage_->pins; }
 void Tensor::unpin() { storage_->unpin(); }
-void Tensor::settle() const { storage_->settle(); }
+void Tensor::settle() const {
+  // Else they are the other's to settle.
+  if (storage_->holds(count_)) storage_->settle();
+}
 
 }  // namespace sparknet

@@ -14,7 +14,8 @@ namespace sparknet {
 
 using Shape = std::vector<int64_t>;
 
-// The number of elements; Error(kShape) for a negative extent, Error(kMemory) past 2^31 - 1 elements (Caffe's limit).
+// The number of elements. Error(kShape) for a negative extent and past 32 axes, Error(kMemory) past 2^31 - 1 elements,
+// extents of 0 taken for 1 (Caffe's limits).
 int64_t count(const Shape& shape);
 // The number of elements of the axes [begin, end).
 int64_t count(const Shape& shape, int begin, int end);
@@ -71,10 +72,13 @@ class Tensor {
   // From here on both tensors have the same values (shapes may differ, counts may not).
   void share(const Tensor& other);
   bool shares_with(const Tensor& other) const { return storage_ == other.storage_; }
+  // The same for all tensors that share their values, and for no other.
+  const void* identity() const { return storage_.get(); }
   // Row-major memory from outside, kept alive by `memory`; values so far are lost.
   void place(std::shared_ptr<float> memory);
 
-  // The row-major memory, for who needs it to outlive a reshape.
+  // The row-major memory, for who needs it to outlive a reshape. Error(kState) where a tensor that shares it has been
+  // given another number of elements since.
   std::shared_ptr<float> memory();
 
   // Changes with every write; equal versions mean equal values. 0 while pinned, when it cannot be known.

@@ -1,5 +1,6 @@
 #include "core/window.h"
 
+#include <limits>
 #include <string>
 
 #include "core/error.h"
@@ -7,6 +8,8 @@
 namespace sparknet {
 
 namespace {
+
+constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
 
 // A setting that has one value for each spatial axis: from the repeated `field` (one value for all axes, or one for
 // each; `preset` where there is none) or from `field_h` and `field_w`, which need two spatial axes and exclude the
@@ -41,6 +44,8 @@ Shape per_axis(const Message& param, const std::string& field, const std::string
   }
   for (const int64_t value : values) {
     if (value < least) fail(ErrorKind::kField, field, " must be at least ", least, ", not ", value);
+    // Caffe's numbers are of 32 bits; products of two of them fit in 64.
+    if (value > kMost) fail(ErrorKind::kField, field, " must be at most ", kMost, ", not ", value);
   }
   return values;
 }

@@ -83,6 +83,8 @@ class ConcatLayer : public Layer {
 
   // Where not all agree, names the bottom that differs from what most of them have.
   void check_shapes(const Blobs& bottom) const {
+    const auto like_first = [&](const Blob* blob) { return agree(bottom[0]->shape(), blob->shape(), axis_); };
+    if (std::all_of(bottom.begin(), bottom.end(), like_first)) return;
     size_t model = 0;
     int64_t most = 0;
     for (size_t i = 0; i < bottom.size(); ++i) {

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cstdint>
+#include <vector>
 
 #include "core/error.h"
 #include "core/layer.h"
@@ -33,12 +35,13 @@ class EmbedLayer : public Layer {
   }
 
   void forward(const Blobs& bottom, const Blobs& top) override {
-    const float* numbers = bottom[0]->data.read();
+    const float* values = bottom[0]->data.read();
+    numbers_.resize(bottom[0]->count());
     for (int64_t i = 0; i < bottom[0]->count(); ++i) {
-      const int64_t number = to_label(numbers[i]);
+      const int64_t number = numbers_[i] = to_label(values[i]);
       if (number >= 0 && number < inputs_) continue;
       throw Error(ErrorKind::kData,
-                  join("value ", numbers[i], " (number ", i, " of `", bottom[0]->name, "`) is not one of 0 .. ",
+                  join("value ", values[i], " (number ", i, " of `", bottom[0]->name, "`) is not one of 0 .. ",
                        inputs_ - 1, " (input_dim ", inputs_, ")"),
                   0);
     }
@@ -47,7 +50,7 @@ class EmbedLayer : public Layer {
     float* y = top[0]->data.overwrite();
     parallel_for(bottom[0]->count(), std::max<int64_t>(kElementGrain / outputs_, 1), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const float* from = weights + to_label(numbers[i]) * outputs_;
+        const float* from = weights + numbers_[i] * outputs_;
         float* to = y + i * outputs_;
         if (bias == nullptr) {
           std::copy(from, from + outputs_, to);
@@ -67,7 +70,7 @@ class EmbedLayer : public Layer {
           0);
     }
     const int64_t rows = bottom[0]->count();
-    const float *numbers = bottom[0]->data.read(), *dy = top[0]->diff.read();
+    const float* dy = top[0]->diff.read();
     float* weights = param_gradient[0] ? params[0]->diff.write() : nullptr;
     float* bias = bias_ && param_gradient[1] ? params[1]->diff.write() : nullptr;
     // Threads share out the columns: two rows may be of the same number.
@@ -76,7 +79,7 @@ class EmbedLayer : public Layer {
       for (int64_t i = 0; i < rows; ++i) {
         const float* from = dy + i * outputs_;
         if (weights != nullptr) {
-          float* to = weights + to_label(numbers[i]) * outputs_;
+          float* to = weights + numbers_[i] * outputs_;
           for (int64_t k = begin; k < end; ++k) to[k] += from[k];
         }
         if (bias != nullptr) {
@@ -88,13 +91,13 @@ class EmbedLayer : public Layer {
 
  private:
   int64_t inputs_ = 0, outputs_ = 0;
+  std::vector<int64_t> numbers_;  // of the last forward pass: the bottom may have been written since
   bool bias_ = true;
 };
 
 REGISTER_LAYER(EmbedLayer, LayerSpec("Embed", "a learned vector for each number")
                                .messages({"embed_param"})
                                .positional({"num_output", "input_dim"})
-                               .reads_bottom()
                                .most(2));
 
 }  // namespace sparknet

@@ -115,7 +115,7 @@ class InfogainLossLayer : public Layer {
 
   void check_matrix(int64_t got) const {
     if (got == view_.channels * view_.channels) return;
-    throw Error(ErrorKind::kShape,
+    throw Error(fed_ ? ErrorKind::kShape : ErrorKind::kData,
                 join("the matrix must be ", view_.channels, " × ", view_.channels, " for ", view_.channels,
                      " classes; it has ", got, " values"),
                 fed_ ? 2 : -1);

@@ -1,4 +1,5 @@
 #include <cfloat>
+#include <limits>
 #include <optional>
 
 #include "core/dnnl_util.h"
@@ -138,6 +139,9 @@ class PoolingLayer : public Layer {
     }
     const int64_t smaller = std::min(values.h, values.w);
     if (smaller < least) fail(ErrorKind::kField, field, " must be at least ", least, ", not ", smaller);
+    constexpr int64_t kMost = std::numeric_limits<int32_t>::max();  // Caffe's numbers are of 32 bits
+    const int64_t larger = std::max(values.h, values.w);
+    if (larger > kMost) fail(ErrorKind::kField, field, " must be at most ", kMost, ", not ", larger);
     return values;
   }
 
@@ -163,7 +167,8 @@ class PoolingLayer : public Layer {
   template <typename Body>
   void for_each_window(const Body& body) const {
     const int64_t area = output_.h * output_.w;
-    parallel_for(shape_[0] * shape_[1], std::max<int64_t>(kElementGrain / (area * kernel_.h * kernel_.w), 1),
+    const int64_t covered = std::min(kernel_.h, size_.h) * std::min(kernel_.w, size_.w);
+    parallel_for(shape_[0] * shape_[1], std::max<int64_t>(kElementGrain / covered / area, 1),
                  [&](int64_t begin, int64_t end) {
                    for (int64_t plane = begin; plane < end; ++plane) {
                      for (int64_t h = 0; h < output_.h; ++h) {
@@ -187,7 +192,10 @@ class PoolingLayer : public Layer {
     const Pair beyond = {(output_.h - 1) * stride_.h + kernel_.h - size_.h - 2 * pad_.h,
                          (output_.w - 1) * stride_.w + kernel_.w - size_.w - 2 * pad_.w};
     const bool outside = beyond.h >= kernel_.h || beyond.w >= kernel_.w;
-    if (outside || top.size() > 1 || method_ == Method::kStochastic) return std::nullopt;
+    // oneDNN visits every place of a window, those in the padding and beyond it too: a window of 2^30 would take for
+    // ever.
+    const bool huge = pad_.h > size_.h || pad_.w > size_.w || kernel_.h > 3 * size_.h || kernel_.w > 3 * size_.w;
+    if (outside || huge || top.size() > 1 || method_ == Method::kStochastic) return std::nullopt;
     if (method_ == Method::kMax) return dnnl::algorithm::pooling_max;
     if (beyond.h <= 0 && beyond.w <= 0) return dnnl::algorithm::pooling_avg_include_padding;
     if (pad_.h == 0 && pad_.w == 0) return dnnl::algorithm::pooling_avg_exclude_padding;

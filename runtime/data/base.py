@@ -1,5 +1,6 @@
 """What a data source is: rows in named columns, read partition by partition, anywhere."""
 
+import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple, Protocol
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import DataError
+from ...files import exists, is_dir
 
 Phase = Literal["TRAIN", "TEST"]
 # Some rows: name of the column -> array of shape (rows, *shape of a row).
@@ -62,10 +64,10 @@ def chunks(columns: Columns) -> Iterator[Columns]:
 
 def existing_folder(path: str, scheme: str, content: str) -> pathlib.Path:
     """The folder `path`, `~` expanded; raises DataError, which says what is to lie there (`content`)."""
-    folder = pathlib.Path(path).expanduser()
+    folder = pathlib.Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's may raise
     if not path:
         raise DataError(f"`{scheme}:` wants a folder, {scheme}:DIR, where DIR holds {content}")
-    if not folder.is_dir():
-        problem = "is no folder" if folder.exists() else "does not exist"
+    if not is_dir(folder):
+        problem = "is no folder" if exists(folder) else "does not exist"
         raise DataError(f"{scheme}:{path}: the folder {folder.absolute()} {problem}; it should hold {content}")
     return folder

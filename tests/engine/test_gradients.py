@@ -164,6 +164,11 @@ PAIR_SHAPES = {"x": (6, 3), "z": (6, 3), "label": (6,)}
 SIMILAR = {"label": labels(2)}
 
 
+ALL_AT_ONCE = (
+    "num_output: 4 group: 2 kernel_size: 3 kernel_size: 2 dilation: 2 dilation: 1 stride: 2 stride: 1 pad: 2 pad: 1"
+)
+
+
 def conv(settings_text: str, fields: str = ONE) -> str:
     return f"{fields} convolution_param {{ {settings_text} }}"
 
@@ -185,9 +190,29 @@ ROWS = [
     Row("BatchNorm", "train", ONE, X, statistics=3),
     Row("BatchNorm", "test", ONE, X, params=positive, statistics=3, phase=caffe_ext.TEST),
     Row("BatchNorm", "2d", f"{ONE} batch_norm_param {{ eps: 0.1 }}", {"x": (5, 3)}, statistics=3),
+    Row("BatchNorm", "1d", f"{ONE} batch_norm_param {{ eps: 0.1 }}", {"x": (7,)}, statistics=3),
+    Row(
+        "BatchNorm",
+        "train-stored",
+        f"{ONE} batch_norm_param {{ use_global_stats: true }}",
+        X,
+        {},
+        params=positive,
+        statistics=3,
+    ),
+    Row(
+        "BatchNorm",
+        "test-own",
+        f"{ONE} batch_norm_param {{ use_global_stats: false }}",
+        X,
+        statistics=3,
+        phase=caffe_ext.TEST,
+    ),
     Row("Bias", "", ONE, X),
     Row("Bias", "axes", f"{ONE} bias_param {{ axis: 1 num_axes: 2 }}", X),
     Row("Bias", "scalar", f"{ONE} bias_param {{ num_axes: 0 }}", X),
+    Row("Bias", "last", f"{ONE} bias_param {{ axis: -1 }}", X),
+    Row("Bias", "all", f"{ONE} bias_param {{ axis: 0 num_axes: -1 }}", {"x": (2, 3, 4)}),
     Row("Bias", "two", TWO, {"x": (2, 3, 4), "z": (3,)}, in_place=False),
     Row("Bias", "two-axis0", f"{TWO} bias_param {{ axis: 0 }}", {"x": (2, 3, 4), "z": (2, 3)}, in_place=False),
     Row("BN", "train", f"{ONE} bn_param {{ momentum: 0.8 eps: 0.01 }}", X, params=positive, statistics=2),
@@ -210,6 +235,7 @@ ROWS = [
     Row("Concat", "axis0", f"{TWO} concat_param {{ axis: 0 }}", {"x": (2, 3), "z": (1, 3)}),
     Row("Concat", "last", f"{TWO} concat_param {{ axis: -1 }}", {"x": (2, 3, 1), "z": (2, 3, 4)}),
     Row("Concat", "one", ONE, {"x": (2, 3)}),
+    Row("Concat", "twice", 'bottom: "x" bottom: "z" bottom: "x" top: "y" concat_param { axis: 2 }', XY),
     Row("ContrastiveLoss", "", f"{PAIRS} contrastive_loss_param {{ margin: 3 }}", PAIR_SHAPES, SIMILAR, LABEL),
     Row(
         "ContrastiveLoss",
@@ -226,6 +252,16 @@ ROWS = [
     Row("Convolution", "dilation", conv("num_output: 2 kernel_size: 2 dilation: 2"), X),
     Row("Convolution", "rectangle", conv("num_output: 2 kernel_h: 1 kernel_w: 3 pad_w: 1 stride_h: 2 stride_w: 1"), X),
     Row("Convolution", "1d", conv("num_output: 3 kernel_size: 3 pad: 1"), {"x": (2, 3, 6)}),
+    Row("Convolution", "3d", conv("num_output: 2 kernel_size: 2 stride: 2 pad: 1"), {"x": (2, 2, 3, 3, 2)}),
+    Row("Convolution", "depthwise", conv("num_output: 6 kernel_size: 3 pad: 1 group: 3"), X),
+    Row(
+        "Convolution",
+        "all-at-once",
+        conv(ALL_AT_ONCE),
+        {"x": (2, 4, 4, 3)},
+    ),
+    Row("Convolution", "axis2", conv("num_output: 2 kernel_size: 2 axis: 2"), {"x": (2, 2, 3, 4)}),
+    Row("Convolution", "no-spatial", conv("num_output: 2"), {"x": (3, 4)}),
     Row(
         "Convolution",
         "two",
@@ -241,6 +277,19 @@ ROWS = [
     Row("Deconvolution", "group", conv("num_output: 6 kernel_size: 2 group: 2"), {"x": (2, 4, 3, 4)}),
     Row("Deconvolution", "dilation", conv("num_output: 2 kernel_size: 2 dilation: 2"), X),
     Row("Deconvolution", "1d", conv("num_output: 2 kernel_size: 3 stride: 3"), {"x": (2, 3, 4)}),
+    Row("Deconvolution", "3d", conv("num_output: 2 kernel_size: 2 stride: 2 pad: 1"), {"x": (2, 2, 2, 2, 3)}),
+    Row(
+        "Deconvolution",
+        "depthwise",
+        conv("num_output: 3 kernel_size: 4 stride: 2 pad: 1 group: 3"),
+        {"x": (2, 3, 3, 2)},
+    ),
+    Row(
+        "Deconvolution",
+        "all-at-once",
+        conv(ALL_AT_ONCE),
+        {"x": (2, 4, 3, 3)},
+    ),
     Row("Deconvolution", "axis2", conv("num_output: 2 kernel_size: 2 axis: 2"), {"x": (2, 2, 3, 4)}),
     Row("Deconvolution", "no-spatial", conv("num_output: 2"), {"x": (3, 4)}),
     Row(
@@ -350,6 +399,16 @@ ROWS = [
         {"label": labels(3)},
         LABEL,
     ),
+    Row(
+        "InfogainLoss",
+        "fed",
+        f'{LOSS} bottom: "z" loss_weight: 1 propagate_down: true propagate_down: false propagate_down: false '
+        "loss_param { normalization: BATCH_SIZE }",
+        {"x": (2, 3, 2), "label": (2, 2), "z": (3, 3)},
+        {"label": labels(3)},
+        frozenset({"label", "z"}),
+        force=False,
+    ),
     Row("Im2col", "", conv("kernel_size: 3 stride: 2 pad: 1"), X),
     Row("Im2col", "dilation", conv("kernel_size: 2 dilation: 2"), X),
     Row("Im2col", "1d", conv("kernel_size: 3 pad: 2"), {"x": (2, 2, 4)}),
@@ -358,6 +417,12 @@ ROWS = [
     Row("InnerProduct", "nobias", f"{ONE} inner_product_param {{ num_output: 3 bias_term: false }}", {"x": (3, 4)}),
     Row("InnerProduct", "transpose", f"{ONE} inner_product_param {{ num_output: 3 transpose: true }}", {"x": (3, 4)}),
     Row("InnerProduct", "axis2", f"{ONE} inner_product_param {{ num_output: 3 axis: 2 }}", {"x": (2, 2, 4)}),
+    Row(
+        "InnerProduct",
+        "transpose-axis2",
+        f"{ONE} inner_product_param {{ num_output: 3 axis: -1 transpose: true bias_term: false }}",
+        {"x": (2, 2, 4)},
+    ),
     Row("Log", "", ONE, X, {"x": positive}),
     Row("Log", "base", f"{ONE} log_param {{ base: 2 scale: 3 shift: 0.5 }}", X, {"x": positive}),
     Row("Interp", "larger", f"{ONE} interp_param {{ height: 7 width: 9 }}", X),
@@ -370,6 +435,13 @@ ROWS = [
         "within",
         f"{ONE} lrn_param {{ local_size: 3 alpha: 0.5 norm_region: WITHIN_CHANNEL }}",
         {"x": (2, 2, 4, 5)},
+    ),
+    Row("LRN", "wide", f"{ONE} lrn_param {{ local_size: 7 alpha: 2 }}", {"x": (2, 3, 2, 3)}),
+    Row(
+        "LRN",
+        "within-wide",
+        f"{ONE} lrn_param {{ local_size: 5 alpha: 2 beta: 0.5 norm_region: WITHIN_CHANNEL }}",
+        {"x": (2, 2, 3, 2)},
     ),
     Row("LSTM", "", f"{SEQUENCE} recurrent_param {{ num_output: 3 }}", STEPS, INDICATORS, CONT, small),
     Row("LSTM", "static", f"{STATIC} recurrent_param {{ num_output: 2 }}", STEPS_STATIC, INDICATORS, CONT, small),
@@ -402,6 +474,7 @@ ROWS = [
     ),
     Row("MVN", "", ONE, X),
     Row("MVN", "across", f"{ONE} mvn_param {{ across_channels: true }}", X),
+    Row("MVN", "across-mean", f"{ONE} mvn_param {{ across_channels: true normalize_variance: false }}", X),
     Row("MVN", "mean", f"{ONE} mvn_param {{ normalize_variance: false }}", {"x": (3, 2, 4)}),
     Row("Normalize", "", ONE, X),
     Row("Normalize", "places", f"{ONE} norm_param {{ across_spatial: false channel_shared: false eps: 0.1 }}", X),
@@ -410,6 +483,50 @@ ROWS = [
     Row("Permute", "one", f"{ONE} permute_param {{ order: 2 }}", X),
     Row("Pooling", "max", f"{ONE} pooling_param {{ kernel_size: 2 stride: 2 }}", X, {"x": apart}),
     Row("Pooling", "max-overlap", f"{ONE} pooling_param {{ kernel_size: 3 stride: 2 pad: 1 }}", X, {"x": apart}),
+    # Windows that reach beyond the input, that begin beyond it and are dropped, that are rounded away.
+    Row(
+        "Pooling", "max-ceil", f"{ONE} pooling_param {{ kernel_size: 2 stride: 2 }}", {"x": (2, 2, 3, 5)}, {"x": apart}
+    ),
+    Row("Pooling", "max-dropped", f"{ONE} pooling_param {{ kernel_size: 2 stride: 2 pad: 1 }}", X, {"x": apart}),
+    Row(
+        "Pooling",
+        "max-floor",
+        f"{ONE} pooling_param {{ kernel_size: 3 stride: 2 round_mode: FLOOR }}",
+        {"x": (2, 2, 4, 6)},
+        {"x": apart},
+    ),
+    Row(
+        "Pooling", "max-places", f'{ONE} top: "m" pooling_param {{ kernel_size: 3 stride: 2 pad: 1 }}', X, {"x": apart}
+    ),
+    Row("Pooling", "max-global", f"{ONE} pooling_param {{ global_pooling: true }}", X, {"x": apart}),
+    Row("Pooling", "ave-ceil", f"{ONE} pooling_param {{ pool: AVE kernel_size: 2 stride: 2 }}", {"x": (2, 2, 3, 5)}),
+    Row(
+        "Pooling",
+        "ave-ceil-pad",
+        f"{ONE} pooling_param {{ pool: AVE kernel_h: 3 kernel_w: 2 stride: 2 pad_h: 1 pad_w: 1 }}",
+        {"x": (2, 2, 4, 5)},
+    ),
+    Row(
+        "Pooling",
+        "ave-gaps",
+        f"{ONE} pooling_param {{ pool: AVE kernel_size: 1 stride: 3 }}",
+        {"x": (2, 2, 4, 6)},
+    ),
+    Row(
+        "Pooling",
+        "stochastic-train",
+        f"{ONE} pooling_param {{ pool: STOCHASTIC kernel_size: 2 stride: 2 }}",
+        {"x": (1, 2, 2, 2)},
+        {"x": positive},
+    ),
+    Row(
+        "Pooling",
+        "stochastic-test",
+        f"{ONE} pooling_param {{ pool: STOCHASTIC kernel_size: 3 stride: 2 }}",
+        {"x": (2, 2, 5, 5)},
+        {"x": positive},
+        phase=caffe_ext.TEST,
+    ),
     Row("Pooling", "ave", f"{ONE} pooling_param {{ pool: AVE kernel_size: 2 stride: 2 }}", X),
     Row("Pooling", "ave-overlap", f"{ONE} pooling_param {{ pool: AVE kernel_size: 3 stride: 2 pad: 1 }}", X),
     Row("Pooling", "global", f"{ONE} pooling_param {{ pool: AVE global_pooling: true }}", X),
@@ -450,6 +567,7 @@ ROWS = [
     Row("Reduction", "mean", f"{ONE} reduction_param {{ operation: MEAN axis: 2 }}", X),
     Row("Reduction", "loss", f"{ONE} loss_weight: 0.3 reduction_param {{ operation: SUMSQ }}", {"x": (2, 3)}),
     Row("Reshape", "", f"{ONE} reshape_param {{ shape {{ dim: 0 dim: -1 dim: 2 }} }}", X),
+    Row("Reshape", "axes", f"{ONE} reshape_param {{ axis: 1 num_axes: 2 shape {{ dim: 2 dim: -1 }} }}", X),
     Row("RNN", "", f"{SEQUENCE} recurrent_param {{ num_output: 3 }}", STEPS, INDICATORS, CONT, small),
     Row("RNN", "static", f"{STATIC} recurrent_param {{ num_output: 2 }}", STEPS_STATIC, INDICATORS, CONT, small),
     Row(
@@ -463,6 +581,8 @@ ROWS = [
     Row("Scale", "", f"{ONE} scale_param {{ }}", X),
     Row("Scale", "bias", f"{ONE} scale_param {{ axis: 1 num_axes: 2 bias_term: true }}", X),
     Row("Scale", "scalar", f"{ONE} scale_param {{ num_axes: 0 bias_term: true }}", X),
+    Row("Scale", "last", f"{ONE} scale_param {{ axis: -1 bias_term: true }}", X),
+    Row("Scale", "all", f"{ONE} scale_param {{ axis: 0 num_axes: -1 }}", {"x": (2, 3, 4)}),
     Row("Scale", "two", TWO, {"x": (2, 3, 4), "z": (3,)}, in_place=False),
     Row("Scale", "two-axis0", f"{TWO} scale_param {{ axis: 0 }}", {"x": (2, 3, 4), "z": (2, 3)}, in_place=False),
     Row("Scale", "two-bias", f"{TWO} scale_param {{ bias_term: true }}", {"x": (2, 3, 4), "z": (3,)}, in_place=False),
@@ -488,6 +608,17 @@ ROWS = [
     Row("SeLuDropout", "train", f"{ONE} selu_dropout_param {{ dropout_ratio: 0.4 }}", X),
     Row("SeLuDropout", "test", ONE, X, phase=caffe_ext.TEST),
     Row("ShuffleChannel", "", f"{ONE} shuffle_channel_param {{ group: 3 }}", {"x": (2, 6, 2, 2)}),
+    *(
+        Row(
+            "SigmoidCrossEntropyLoss",
+            mode.lower(),
+            f"{LOSS} loss_param {{ normalization: {mode} }}",
+            {"x": (2, 3), "label": (2, 3)},
+            {"label": unit},
+            LABEL,
+        )
+        for mode in ("FULL", "NONE")
+    ),
     Row("Silence", "", 'bottom: "x" bottom: "z"', XY),
     Row("Slice", "", 'bottom: "x" top: "y" top: "v" top: "w"', X),
     Row(
@@ -497,6 +628,12 @@ ROWS = [
         {"x": (2, 3, 5)},
     ),
     Row("Slice", "one", ONE, X),
+    Row(
+        "Slice",
+        "axis0",
+        'bottom: "x" top: "y" top: "v" top: "w" slice_param { axis: 0 slice_point: 1 slice_point: 3 }',
+        {"x": (6, 2, 2)},
+    ),
     Row(
         "SmoothL1Loss",
         "",
@@ -561,6 +698,7 @@ ROWS = [
     Row("SPP", "max", f"{ONE} spp_param {{ pyramid_height: 3 }}", {"x": (2, 2, 7, 8)}, {"x": apart}),
     Row("SPP", "ave", f"{ONE} spp_param {{ pyramid_height: 2 pool: AVE }}", {"x": (2, 2, 4, 5)}),
     Row("SPP", "one", f"{ONE} spp_param {{ pyramid_height: 1 }}", X, {"x": apart}),
+    Row("SPP", "rectangle", f"{ONE} spp_param {{ pyramid_height: 3 pool: AVE }}", {"x": (2, 2, 4, 7)}),
     Row("Split", "", 'bottom: "x" top: "y" top: "v" top: "w"', {"x": (2, 3, 4)}),
     Row("Swish", "", ONE, X),
     Row("Swish", "beta", f"{ONE} swish_param {{ beta: 1.7 }}", {"x": (3, 4)}),
@@ -568,6 +706,7 @@ ROWS = [
     Row("Threshold", "", ONE, {"x": (3, 4)}, no_gradient=frozenset("x")),
     Row("Tile", "", f"{ONE} tile_param {{ tiles: 3 }}", X),
     Row("Tile", "axis0", f"{ONE} tile_param {{ axis: 0 tiles: 2 }}", {"x": (2, 3)}),
+    Row("Tile", "last", f"{ONE} tile_param {{ axis: -1 tiles: 3 }}", {"x": (2, 3)}),
     Row("Upsample", "", TWO, {"x": (2, 2, 2, 3), "z": (2, 2, 2, 3)}, {"z": places}, frozenset("z")),
     Row("Upsample", "one", f"{ONE} upsample_param {{ scale_h: 2 scale_w: 3 }}", {"x": (2, 2, 2, 3)}),
 ]

@@ -421,7 +421,7 @@ def test_parameters_that_no_machine_holds_are_refused() -> None:
     text = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 40000 } } }\n'
     for i in range(2000):
         text += dense(f"d{i}", f"y{i - 1}" if i else "x", f"y{i}", outputs=40000)
-    with pytest.raises(EngineError, match="MiB, and this machine has"):
+    with pytest.raises(EngineError, match=r"the engine may use .* take a smaller batch"):
         build(text)
 
 

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from sparknet_dsl import compile_text
+from sparknet_dsl import compile_file, compile_text
 from sparknet_dsl.errors import ModelError
 
 _path = pathlib.Path(__file__).parents[2] / "tools" / "fuzz_language.py"
@@ -39,6 +39,25 @@ def test_guesses_are_bounded() -> None:
     long, other = "a" * 4000, "b" * 4000
     with pytest.raises(ModelError, match="no value"):
         compile_text(f"net N {{ {long}: Input([1, 2])  {other} -> x: ReLU }}")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("s.prototxt", f'net: "{"a" * 5000}" base_lr: 0.1'),
+        ("s.snet", f'solver (net="{"a" * 5000}", base_lr=0.1)'),
+        ("s.snet", f'import "{"a" * 5000}" as a\nsolver (base_lr=0.1)'),
+        ("s.snet", f'net N from "{"a" * 5000}" {{ }}'),
+        ("s.snet", 'solver (net="s.snet", base_lr=0.1)'),
+        ("s.prototxt", 'net: "../../../../../../etc/hostname" base_lr: 0.1'),
+        ("s.prototxt", 'net: "/etc/hostname" base_lr: 0.1'),
+    ],
+)
+def test_names_of_files_that_nobody_should_have_written(name: str, text: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError) as caught:
+        compile_file(tmp_path / name)
+    assert {found.code for found in caught.value.diagnostics} <= {"S005", "S115", "S404"}
 
 
 def test_a_slice_of_the_fuzzer_finds_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
