@@ -6,9 +6,11 @@ lacks is written out in its elementary functions. A layer type that is not here 
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everybody uses
+from google.protobuf.message import Message
 from torch import Tensor, nn
 
 from sparknet_dsl.proto import caffe_pb2
@@ -30,6 +32,28 @@ def per_axis(values: list[int], h: int, w: int, default: int, axes: int = 2) -> 
 def channels(values: Tensor, like: Tensor, axis: int) -> Tensor:
     """`values`, whose axes are those of `like` from `axis` on, ready to be broadcast."""
     return values.reshape(*values.shape, *[1] * (like.ndim - axis - values.ndim))
+
+
+class Fields:
+    """The fields of a message and the numbers of its enums as attributes: torch.compile cannot look into messages.
+
+    `written` names the fields that are not there by default only.
+    """
+
+    def __init__(self, message: Message) -> None:
+        self.written = frozenset(field.name for field, _ in message.ListFields())
+        for enum in message.DESCRIPTOR.enum_types:
+            vars(self).update((value.name, value.number) for value in enum.values)
+        for field in message.DESCRIPTOR.fields:
+            value = getattr(message, field.name)
+            if field.message_type is not None:
+                value = [Fields(item) for item in value] if field.is_repeated else Fields(value)
+            elif field.is_repeated:
+                value = list(value)
+            setattr(self, field.name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)
 
 
 class TorchNet(nn.Module):
@@ -57,7 +81,7 @@ class TorchNet(nn.Module):
             build = getattr(self, f"add_{layer.type.lower()}", None)
             if build is None:
                 raise NotImplementedError(f"layer type {layer.type}")
-            build(layer, blobs)
+            build(Fields(layer), blobs)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         blobs = dict(zip(self.inputs, inputs, strict=True))
@@ -72,10 +96,10 @@ class TorchNet(nn.Module):
             for value, (lr, decay) in zip(self.weights, self.multipliers, strict=True)
         ]
 
-    def unary(self, layer: caffe_pb2.LayerParameter, function: Callable[[Tensor], Tensor]) -> None:
+    def unary(self, layer: Fields, function: Callable[[Tensor], Tensor]) -> None:
         self.joining(layer, lambda values: function(values[0]))
 
-    def joining(self, layer: caffe_pb2.LayerParameter, function: Callable[[list[Tensor]], Tensor]) -> None:
+    def joining(self, layer: Fields, function: Callable[[list[Tensor]], Tensor]) -> None:
         bottoms, top = list(layer.bottom), layer.top[0]
 
         def step(blobs: Blobs) -> None:
@@ -86,12 +110,12 @@ class TorchNet(nn.Module):
         if weights:
             self.losses.append((top, weights[0]))
 
-    def add_input(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_input(self, layer: Fields, blobs: list[int]) -> None:
         self.inputs.extend(layer.top)
 
     # ---- convolution, pooling, products ----
 
-    def add_convolution(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_convolution(self, layer: Fields, blobs: list[int]) -> None:
         p = layer.convolution_param
 
         def convolve(x: Tensor) -> Tensor:
@@ -109,7 +133,7 @@ class TorchNet(nn.Module):
 
     add_deconvolution = add_convolution
 
-    def add_pooling(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_pooling(self, layer: Fields, blobs: list[int]) -> None:
         p = layer.pooling_param
 
         def pool(x: Tensor) -> Tensor:
@@ -123,7 +147,7 @@ class TorchNet(nn.Module):
 
         self.unary(layer, pool)
 
-    def add_innerproduct(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_innerproduct(self, layer: Fields, blobs: list[int]) -> None:
         p = layer.inner_product_param
 
         def product(x: Tensor) -> Tensor:
@@ -133,7 +157,7 @@ class TorchNet(nn.Module):
 
         self.unary(layer, product)
 
-    def add_lstm(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_lstm(self, layer: Fields, blobs: list[int]) -> None:
         hidden = layer.recurrent_param.num_output
 
         def run(values: list[Tensor]) -> Tensor:
@@ -152,7 +176,7 @@ class TorchNet(nn.Module):
 
         self.joining(layer, run)
 
-    def add_rnn(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_rnn(self, layer: Fields, blobs: list[int]) -> None:
         def run(values: list[Tensor]) -> Tensor:
             x, cont = values
             w_x, bias, w_h, w_o, bias_o = (self.weights[blob] for blob in blobs)
@@ -167,7 +191,7 @@ class TorchNet(nn.Module):
 
     # ---- element by element ----
 
-    def add_relu(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_relu(self, layer: Fields, blobs: list[int]) -> None:
         slope = layer.relu_param.negative_slope
         in_place = layer.bottom[0] == layer.top[0]
         if slope:
@@ -175,37 +199,37 @@ class TorchNet(nn.Module):
         else:
             self.unary(layer, lambda x: F.relu(x, inplace=in_place))
 
-    def add_prelu(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_prelu(self, layer: Fields, blobs: list[int]) -> None:
         self.unary(layer, lambda x: F.prelu(x, self.weights[blobs[0]].reshape(-1)))
 
-    def add_elu(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_elu(self, layer: Fields, blobs: list[int]) -> None:
         self.unary(layer, lambda x: F.elu(x, layer.elu_param.alpha))
 
-    def add_sigmoid(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_sigmoid(self, layer: Fields, blobs: list[int]) -> None:
         self.unary(layer, torch.sigmoid)
 
-    def add_tanh(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_tanh(self, layer: Fields, blobs: list[int]) -> None:
         self.unary(layer, torch.tanh)
 
-    def add_bnll(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_bnll(self, layer: Fields, blobs: list[int]) -> None:
         self.unary(layer, F.softplus)
 
-    def add_absval(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_absval(self, layer: Fields, blobs: list[int]) -> None:
         self.unary(layer, torch.abs)
 
-    def add_swish(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_swish(self, layer: Fields, blobs: list[int]) -> None:
         self.unary(layer, lambda x: x * torch.sigmoid(layer.swish_param.beta * x))
 
-    def add_power(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_power(self, layer: Fields, blobs: list[int]) -> None:
         p = layer.power_param
         self.unary(layer, lambda x: (p.shift + p.scale * x) ** p.power)
 
-    def add_dropout(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_dropout(self, layer: Fields, blobs: list[int]) -> None:
         self.unary(layer, lambda x: F.dropout(x, layer.dropout_param.dropout_ratio, self.training))
 
     # ---- normalisation, scaling ----
 
-    def add_lrn(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_lrn(self, layer: Fields, blobs: list[int]) -> None:
         p = layer.lrn_param
 
         def within(x: Tensor) -> Tensor:
@@ -216,7 +240,7 @@ class TorchNet(nn.Module):
 
         self.unary(layer, within if p.norm_region == p.WITHIN_CHANNEL else across)
 
-    def add_batchnorm(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_batchnorm(self, layer: Fields, blobs: list[int]) -> None:
         p = layer.batch_norm_param
 
         def normalise(x: Tensor) -> Tensor:
@@ -227,7 +251,7 @@ class TorchNet(nn.Module):
 
         self.unary(layer, normalise)
 
-    def add_mvn(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_mvn(self, layer: Fields, blobs: list[int]) -> None:
         p = layer.mvn_param
 
         def normalise(x: Tensor) -> Tensor:
@@ -239,7 +263,7 @@ class TorchNet(nn.Module):
 
         self.unary(layer, normalise)
 
-    def add_scale(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_scale(self, layer: Fields, blobs: list[int]) -> None:
         p = layer.scale_param
 
         def scale(values: list[Tensor]) -> Tensor:
@@ -250,7 +274,7 @@ class TorchNet(nn.Module):
 
         self.joining(layer, scale)
 
-    def add_bias(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_bias(self, layer: Fields, blobs: list[int]) -> None:
         def add(values: list[Tensor]) -> Tensor:
             x, bias = [*values, *(self.weights[blob] for blob in blobs)]
             return x + channels(bias, x, layer.bias_param.axis % x.ndim)
@@ -259,7 +283,7 @@ class TorchNet(nn.Module):
 
     # ---- joining, cutting, shaping ----
 
-    def add_eltwise(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_eltwise(self, layer: Fields, blobs: list[int]) -> None:
         p = layer.eltwise_param
 
         def combine(values: list[Tensor]) -> Tensor:
@@ -271,10 +295,10 @@ class TorchNet(nn.Module):
 
         self.joining(layer, combine)
 
-    def add_concat(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_concat(self, layer: Fields, blobs: list[int]) -> None:
         self.joining(layer, lambda values: torch.cat(values, layer.concat_param.axis))
 
-    def add_slice(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_slice(self, layer: Fields, blobs: list[int]) -> None:
         p = layer.slice_param
 
         def step(values: Blobs) -> None:
@@ -284,7 +308,7 @@ class TorchNet(nn.Module):
 
         self.steps.append(step)
 
-    def add_crop(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_crop(self, layer: Fields, blobs: list[int]) -> None:
         p = layer.crop_param
 
         def crop(values: list[Tensor]) -> Tensor:
@@ -297,15 +321,15 @@ class TorchNet(nn.Module):
 
         self.joining(layer, crop)
 
-    def add_flatten(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_flatten(self, layer: Fields, blobs: list[int]) -> None:
         p = layer.flatten_param
         self.unary(layer, lambda x: x.flatten(p.axis, p.end_axis))
 
-    def add_tile(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_tile(self, layer: Fields, blobs: list[int]) -> None:
         p = layer.tile_param
         self.unary(layer, lambda x: torch.cat([x] * p.tiles, p.axis))
 
-    def add_reduction(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_reduction(self, layer: Fields, blobs: list[int]) -> None:
         p = layer.reduction_param
 
         def reduce(x: Tensor) -> Tensor:
@@ -315,12 +339,12 @@ class TorchNet(nn.Module):
 
         self.unary(layer, reduce)
 
-    def add_softmax(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_softmax(self, layer: Fields, blobs: list[int]) -> None:
         self.unary(layer, lambda x: x.softmax(layer.softmax_param.axis))
 
     # ---- losses ----
 
-    def add_softmaxwithloss(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_softmaxwithloss(self, layer: Fields, blobs: list[int]) -> None:
         axis = layer.softmax_param.axis
 
         def loss(values: list[Tensor]) -> Tensor:
@@ -334,21 +358,21 @@ class TorchNet(nn.Module):
 
         self.joining(layer, loss)
 
-    def add_sigmoidcrossentropyloss(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_sigmoidcrossentropyloss(self, layer: Fields, blobs: list[int]) -> None:
         def loss(values: list[Tensor]) -> Tensor:
             scores, target = values
             return F.binary_cross_entropy_with_logits(scores, target, reduction="sum") / scores.shape[0]
 
         self.joining(layer, loss)
 
-    def add_euclideanloss(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_euclideanloss(self, layer: Fields, blobs: list[int]) -> None:
         def loss(values: list[Tensor]) -> Tensor:
             a, b = values
             return (a - b).square().sum() / (2 * a.shape[0])
 
         self.joining(layer, loss)
 
-    def add_hingeloss(self, layer: caffe_pb2.LayerParameter, blobs: list[int]) -> None:
+    def add_hingeloss(self, layer: Fields, blobs: list[int]) -> None:
         squared = layer.hinge_loss_param.norm == layer.hinge_loss_param.L2
 
         def loss(values: list[Tensor]) -> Tensor:
@@ -361,10 +385,10 @@ class TorchNet(nn.Module):
         self.joining(layer, loss)
 
 
-def normalised(items: Tensor, truth: Tensor, batch: int, p: caffe_pb2.LossParameter) -> Tensor:
+def normalised(items: Tensor, truth: Tensor, batch: int, p: Fields) -> Tensor:
     """The sum of the items that count, divided as `p` says."""
     valid = truth.numel()
-    if p.HasField("ignore_label"):
+    if "ignore_label" in p.written:
         counts = truth != p.ignore_label
         items = torch.where(counts, items, 0.0)
         valid = int(counts.sum())

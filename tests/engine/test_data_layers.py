@@ -636,7 +636,7 @@ def test_the_interpreter_exits(tmp_path: pathlib.Path) -> None:
     print("ready")
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-P", "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "ready\n", "")
 
