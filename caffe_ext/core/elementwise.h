@@ -25,14 +25,15 @@ class ElementwiseLayer : public Layer {
   }
 
  protected:
-  // y = value(x), element by element; y may be the tensor that x is a view of. Values are written on the promise that
-  // calls do not depend on each other, and captured ones are best captured by value: else the loop is not vectorised.
+  // y = value(x), element by element; y may be the tensor that x is a view of. Loops are vectorised on the promise that
+  // calls do not depend on each other, and only where `value` captures by value and is a local of the loop's function.
   template <typename Value>
   static void map(const NativeView& x, Tensor& y, const Value& value) {
     float* to = y.overwrite_as(x.layout);
     parallel_for(x.count, kElementGrain, [from = x.values, to, value](int64_t begin, int64_t end) {
+      const Value f = value;
 #pragma omp simd
-      for (int64_t i = begin; i < end; ++i) to[i] = value(from[i]);
+      for (int64_t i = begin; i < end; ++i) to[i] = f(from[i]);
     });
   }
 
@@ -42,9 +43,10 @@ class ElementwiseLayer : public Layer {
     const float* second = b.read_as(a.layout);
     float* to = y.overwrite_as(a.layout);
     parallel_for(a.count, kElementGrain, [first = a.values, second, to, value](int64_t begin, int64_t end) {
-    // In place y is b, which alone would keep the compiler from vectorising.
+      const Value f = value;
+      // In place y is b, which alone would keep the compiler from vectorising.
 #pragma omp simd
-      for (int64_t i = begin; i < end; ++i) to[i] = value(first[i], second[i]);
+      for (int64_t i = begin; i < end; ++i) to[i] = f(first[i], second[i]);
     });
   }
 };

@@ -38,15 +38,21 @@ class SplitLayer : public Layer {
     for (const Tensor* part : parts) from.push_back(part->read_as(layout));
     float* to = bottom[0]->diff.overwrite_as(layout);
     parallel_for(bottom[0]->diff.native().count, kElementGrain, [&](int64_t begin, int64_t end) {
-      if (from.size() == 1) {
-        std::copy(from[0] + begin, from[0] + end, to + begin);
-        return;
-      }
-      for (int64_t i = begin; i < end; ++i) to[i] = from[0][i] + from[1][i];
-      for (size_t k = 2; k < from.size(); ++k) {
-        for (int64_t i = begin; i < end; ++i) to[i] += from[k][i];
+      // Piece by piece, so that the sum stays in the cache until it is whole.
+      for (int64_t at = begin; at < end; at += kPiece) {
+        const int64_t length = std::min(kPiece, end - at);
+        std::copy_n(from[0] + at, length, to + at);
+        for (size_t k = 1; k < from.size(); ++k) add(from[k] + at, length, to + at);
       }
     });
+  }
+
+ private:
+  static constexpr int64_t kPiece = 4096;
+
+  static void add(const float* from, int64_t length, float* to) {
+#pragma omp simd
+    for (int64_t i = 0; i < length; ++i) to[i] += from[i];
   }
 };
 
