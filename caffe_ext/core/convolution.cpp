@@ -1,5 +1,6 @@
 #include "core/convolution.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "core/error.h"
@@ -96,8 +97,8 @@ void ConvolutionBase::convolve(const Tensor& wide, Tensor& narrow) {
 void ConvolutionBase::convolve_back(const Tensor& narrow, Tensor& wide) {
   if (!backward_data_) {
     backward_data_.emplace(dnnl::convolution_backward_data::primitive_desc(
-        dnnl_engine(), dnnl::algorithm::convolution_direct, any_desc(folded(wide_)), any_desc(weight_dims()),
-        any_desc(folded(narrow_)), spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0),
+        dnnl_engine(), dnnl::algorithm::convolution_direct, values_desc(wide_), any_desc(weight_dims()),
+        values_desc(narrow_), spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0),
         spatial(window_.pad, 0), plan()));
   }
   const auto& pd = backward_data_->pd;
@@ -110,8 +111,8 @@ void ConvolutionBase::convolve_back(const Tensor& narrow, Tensor& wide) {
 void ConvolutionBase::add_gradients(const Tensor& wide, const Tensor& narrow) {
   if (!backward_weights_) {
     backward_weights_.emplace(dnnl::convolution_backward_weights::primitive_desc(
-        dnnl_engine(), dnnl::algorithm::convolution_direct, any_desc(folded(wide_)), any_desc(weight_dims()),
-        bias_desc(), any_desc(folded(narrow_)), spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0),
+        dnnl_engine(), dnnl::algorithm::convolution_direct, values_desc(wide_), any_desc(weight_dims()), bias_desc(),
+        values_desc(narrow_), spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0),
         spatial(window_.pad, 0), plan()));
     weights_gradient_ = make_memory(backward_weights_->pd.diff_weights_desc());
     if (inner_bias()) bias_gradient_ = make_memory(bias_desc());
@@ -144,6 +145,15 @@ Shape ConvolutionBase::weight_dims() const {
   return dims;
 }
 
+dnnl::memory::desc ConvolutionBase::values_desc(const Shape& shape) const {
+  constexpr int64_t kBlock = 16;  // channels that oneDNN's blocked layouts keep together
+  constexpr int64_t kImage = 4;   // so few channels have kernels of their own
+  const auto blocks = [](int64_t channels) { return (channels + kBlock - 1) / kBlock * kBlock; };
+  const int64_t a = channels_ / groups_, b = outputs_ / groups_;
+  const bool wasteful = std::min(a, b) > kImage && 4 * blocks(a) * blocks(b) > 5 * a * b;
+  return wasteful && groups_ == 1 ? channels_last_desc(folded(shape)) : any_desc(folded(shape));
+}
+
 dnnl::memory::desc ConvolutionBase::bias_desc() const {
   return inner_bias() ? plain_desc({outputs_}) : dnnl::memory::desc();
 }
@@ -151,7 +161,7 @@ dnnl::memory::desc ConvolutionBase::bias_desc() const {
 const dnnl::convolution_forward::primitive_desc& ConvolutionBase::plan() {
   if (!plan_) {
     plan_.emplace(dnnl_engine(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
-                  any_desc(folded(wide_)), any_desc(weight_dims()), bias_desc(), any_desc(folded(narrow_)),
+                  values_desc(wide_), any_desc(weight_dims()), bias_desc(), values_desc(narrow_),
                   spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0), spatial(window_.pad, 0));
   }
   return *plan_;

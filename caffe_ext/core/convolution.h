@@ -51,6 +51,9 @@ class ConvolutionBase : public Layer {
   bool inner_bias() const { return has_bias() && !transposed_; }
   Shape folded(const Shape& shape) const;
   Shape weight_dims() const;
+  // The layout asked for: oneDNN's choice, but channels last where its blocks of channels would be padding for a good
+  // part, LeNet's 20 and 50 channels say.
+  dnnl::memory::desc values_desc(const Shape& shape) const;
   dnnl::memory::desc bias_desc() const;
   const dnnl::convolution_forward::primitive_desc& plan();
 

@@ -46,6 +46,14 @@ dnnl::memory::desc any_desc(const Shape& shape) {
   return {dims_of(shape), dnnl::memory::data_type::f32, dnnl::memory::format_tag::any};
 }
 
+dnnl::memory::desc channels_last_desc(const Shape& shape) {
+  Shape moved = shape;
+  std::rotate(moved.begin() + 1, moved.begin() + 2, moved.end());
+  dnnl::memory::dims strides = strides_of(moved);
+  std::rotate(strides.begin() + 1, strides.end() - 1, strides.end());
+  return {shape, dnnl::memory::data_type::f32, strides};
+}
+
 dnnl::memory::desc native_desc(const Tensor& tensor) {
   const LayoutPtr layout = tensor.layout();
   // Tensors that share values may differ in shape.

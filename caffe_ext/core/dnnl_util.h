@@ -22,6 +22,8 @@ dnnl::stream& dnnl_stream();
 // Row-major, and left to the primitive.
 dnnl::memory::desc plain_desc(const Shape& shape);
 dnnl::memory::desc any_desc(const Shape& shape);
+// N × spatial axes × C, for an array of shape N × C × spatial axes.
+dnnl::memory::desc channels_last_desc(const Shape& shape);
 // In which a primitive reads the tensor at no cost, as an array of the tensor's shape.
 dnnl::memory::desc native_desc(const Tensor& tensor);
 
