@@ -74,6 +74,8 @@ EXAMPLES: dict[str, str] = {
     "Interp": f"{_IMAGE}\n  data -> larger: Interp(24, 24)\n  data -> smaller: Interp(shrink_factor=2)",
     "LRN": f"{_IMAGE}\n  data -> y: LRN(5, 0.0001, 0.75)",
     "LSTM": f"{_SEQUENCE}\n  data, cont -> h: LSTM(16, weight_filler=uniform(-0.1, 0.1), bias_filler=constant)",
+    "LSTMUnit": "before: Input([1, 4, 16])\n  sums: Input([1, 4, 64])\n  cont: Input([1, 4])\n"
+    "  before, sums, cont -> c, h: LSTMUnit",
     "MemoryData": "data, label: MemoryData(batch_size=64, channels=3, height=32, width=32)",
     "MultiBoxLoss": f"{_PRIORS}\n  offsets: Input([2, 2304])       # 4 for each of 576 boxes\n"
     "  scores: Input([2, 12096])      # 21 for each\n"

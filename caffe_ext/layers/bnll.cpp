@@ -21,8 +21,7 @@ class BNLLLayer : public ElementwiseLayer {
       map(unpadded(bottom[0]->data), top[0]->diff, bottom[0]->diff,
           [](float y, float dy) { return -dy * std::expm1(-y); });
     } else {
-      map(unpadded(bottom[0]->data), top[0]->diff, bottom[0]->diff,
-          [](float x, float dy) { return dy * (0.5f * std::tanh(0.5f * x) + 0.5f); });
+      map(unpadded(bottom[0]->data), top[0]->diff, bottom[0]->diff, [](float x, float dy) { return dy * sigmoid(x); });
     }
   }
 };

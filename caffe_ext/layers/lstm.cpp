@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "core/elementwise.h"
 #include "core/parallel.h"
 #include "core/recurrent.h"
 
@@ -50,8 +51,6 @@ class LSTMLayer : public RecurrentLayer {
 
  private:
   static constexpr int kGates = 4;
-
-  static float sigmoid(float x) { return 0.5f * std::tanh(0.5f * x) + 0.5f; }
 
   // Calls body(stream, place in the state, the first of its gates in `values`) for each unit.
   template <typename Body>

@@ -10,7 +10,7 @@ class SigmoidLayer : public ElementwiseLayer {
   using ElementwiseLayer::ElementwiseLayer;
 
   void forward(const Blobs& bottom, const Blobs& top) override {
-    map(unpadded(bottom[0]->data), top[0]->data, [](float x) { return 0.5f * std::tanh(0.5f * x) + 0.5f; });
+    map(unpadded(bottom[0]->data), top[0]->data, [](float x) { return sigmoid(x); });
   }
 
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {

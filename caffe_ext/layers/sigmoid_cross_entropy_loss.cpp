@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/elementwise.h"
 #include "core/error.h"
 #include "core/layer.h"
 #include "core/loss.h"
@@ -47,7 +48,7 @@ class SigmoidCrossEntropyLossLayer : public Layer {
     float* dx = bottom[0]->diff.overwrite();
     parallel_for(bottom[0]->count(), kElementGrain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        const float p = 0.5f * std::tanh(0.5f * x[i]) + 0.5f;
+        const float p = sigmoid(x[i]);
         dx[i] = rule_.ignores(to_label(t[i])) ? 0.0f : weight * (p - t[i]);
       }
     });

@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "core/elementwise.h"
 #include "core/layer.h"
 #include "core/parallel.h"
 
@@ -25,7 +26,7 @@ class SwishLayer : public Layer {
     float* y = top[0]->data.overwrite_as(x.layout);
     parallel_for(x.count, kElementGrain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        s[i] = 0.5f * std::tanh(0.5f * beta_ * x.values[i]) + 0.5f;
+        s[i] = sigmoid(beta_ * x.values[i]);
         y[i] = x.values[i] * s[i];
       }
     });

@@ -1,7 +1,6 @@
 """The engine against what BVLC Caffe 1.0 computed: layers, small nets, published models, refused configurations.
 
-The protocol stands in golden/README.md of the shared material. Cases whose layer types are not in the registry yet are
-left out; they come in by themselves with the type.
+The protocol stands in golden/README.md of the shared material. No case is left out.
 """
 
 import json
@@ -10,27 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from google.protobuf import text_format
 from shared import shared, shared_names
 
 from sparknet_dsl import caffe_ext
 from sparknet_dsl.errors import EngineError
-from sparknet_dsl.proto import caffe_pb2
 
 PHASES = {"TRAIN": caffe_ext.TRAIN, "TEST": caffe_ext.TEST}
 
 
-def registered(types: list[str]) -> bool:
-    return set(types) <= set(caffe_ext.layer_type_list())
-
-
 def meta_of(folder: pathlib.Path) -> dict[str, Any]:
     return json.loads((folder / "meta.json").read_text())
-
-
-def cases(folder: str) -> list[str]:
-    """The cases that can run with the layer types that there are."""
-    return [name for name in shared_names(folder) if registered(meta_of(shared(f"{folder}/{name}"))["layer_types"])]
 
 
 def assert_close(got: np.ndarray, want: np.ndarray, tolerance: dict[str, float], what: str) -> None:
@@ -65,7 +53,7 @@ def write_inputs(net: caffe_ext.Net, case: Any, kind: str) -> None:
         net.blobs[blob].data[...] = case[key]
 
 
-@pytest.mark.parametrize("name", cases("golden/layers"))
+@pytest.mark.parametrize("name", shared_names("golden/layers"))
 def test_layer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = shared(f"golden/layers/{name}")
     monkeypatch.chdir(folder)
@@ -131,7 +119,7 @@ def generated(net: caffe_ext.Net, meta: dict[str, Any]) -> None:
         net.blobs["label"].data[...] = labels
 
 
-@pytest.mark.parametrize("name", cases("golden/models"))
+@pytest.mark.parametrize("name", shared_names("golden/models"))
 def test_model(name: str) -> None:
     folder = shared(f"golden/models/{name}")
     meta = meta_of(folder)
@@ -167,13 +155,7 @@ def rejects() -> list[dict[str, str]]:
     return json.loads(shared("golden/rejects.json").read_text())
 
 
-def can_run(reject: dict[str, str]) -> bool:
-    if reject["name"] in ("unknown_type", "unknown_field"):
-        return True
-    return registered([layer.type for layer in text_format.Parse(reject["prototxt"], caffe_pb2.NetParameter()).layer])
-
-
-@pytest.mark.parametrize("reject", [pytest.param(r, id=r["name"]) for r in rejects() if can_run(r)])
+@pytest.mark.parametrize("reject", [pytest.param(r, id=r["name"]) for r in rejects()])
 def test_rejected(reject: dict[str, str], tmp_path: pathlib.Path) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(reject["prototxt"])
@@ -191,11 +173,3 @@ def test_rejected(reject: dict[str, str], tmp_path: pathlib.Path) -> None:
         return
     with pytest.raises(EngineError):
         net.forward()
-
-
-def test_coverage() -> None:
-    """Types that stop being registered would make cases vanish in silence."""
-    shared("golden/layers")
-    assert len(cases("golden/layers")) >= 203
-    assert len(cases("golden/models")) == len(shared_names("golden/models"))
-    assert sum(can_run(reject) for reject in rejects()) >= 26

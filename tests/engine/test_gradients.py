@@ -445,6 +445,14 @@ ROWS = [
     ),
     Row("LSTM", "", f"{SEQUENCE} recurrent_param {{ num_output: 3 }}", STEPS, INDICATORS, CONT, small),
     Row("LSTM", "static", f"{STATIC} recurrent_param {{ num_output: 2 }}", STEPS_STATIC, INDICATORS, CONT, small),
+    Row(
+        "LSTMUnit",
+        "",
+        'bottom: "x" bottom: "z" bottom: "cont" top: "y" top: "v"',
+        {"x": (1, 3, 2), "z": (1, 3, 8), "cont": (1, 3)},
+        {"cont": lambda rng, shape: np.array([[0.0, 1.0, 1.0]])},
+        CONT,
+    ),
     Row("MultiBoxLoss", "", f"{BOXES} {MULTIBOX}", BOX_SHAPES, BOX_VALUES, PT),
     Row(
         "MultiBoxLoss",
