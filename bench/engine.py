@@ -1,10 +1,11 @@
 """Times training steps of our engine against PyTorch on the same CPU, net, weights and batch.
 
-    python bench/engine.py models/lenet.snet:1x28x28 models/cifar10_quick.snet:3x32x32 [--rounds 5] [--json FILE]
+    python bench/engine.py [models/lenet.snet:1x28x28 models/cifar10_quick.snet:3x32x32:100 ...] [--json FILE]
 
-Each engine runs in a process of its own; they take turns, so that noise of the machine meets all. PyTorch (pip install
-torch==2.13.0) runs eager, channels_last and compiled, SGD step included. Prints milliseconds per step (median over the
-rounds), images per second, the ratio to PyTorch's best mode, and peak memory. Nets are compared without Dropout.
+Without models, those of NETS. Each engine runs in a process of its own; they take turns, so that noise of the machine
+meets all. PyTorch (pip install torch==2.13.0) runs eager, channels_last and compiled, SGD step included. Prints
+milliseconds per step (median over the rounds), images per second, the ratio to PyTorch's best mode, and peak memory.
+Nets are compared without Dropout.
 """
 
 import argparse
@@ -20,6 +21,19 @@ from collections.abc import Callable
 from typing import IO, Any
 
 MODES = ["ours", "eager", "channels_last", "compile"]
+MODELS = pathlib.Path(__file__).resolve().parent.parent / "models"
+NETS = [
+    f"{MODELS / name}.snet:{row}:{batch}"
+    for name, row, batch in (
+        ("lenet", "1x28x28", 64),
+        ("cifar10_quick", "3x32x32", 100),
+        ("caffenet", "3x227x227", 64),
+        ("googlenet", "3x224x224", 32),
+        ("resnet50", "3x224x224", 16),
+        ("vgg16", "3x224x224", 8),
+        ("mobilenet", "3x224x224", 16),
+    )
+]
 
 
 def load(path: str, row: tuple[int, ...], batch: int) -> Any:
@@ -140,8 +154,9 @@ def measure(spec: str, args: argparse.Namespace) -> dict[str, Any]:
             # The first writes the weights that the others start from; its first steps are the warm-up.
             losses[mode] = ask(processes[mode], 3)["losses"]
         for mode in args.modes[1:]:
-            for ours, theirs in zip(losses[args.modes[0]], losses[mode], strict=True):
-                if abs(ours - theirs) > 1e-3 * max(1.0, abs(ours)):
+            for step, (ours, theirs) in enumerate(zip(losses[args.modes[0]], losses[mode], strict=True)):
+                # Updates magnify what is rounded differently, most where there is batch normalisation.
+                if abs(ours - theirs) > (2e-2 if step else 1e-3) * max(1.0, abs(ours)):
                     sys.exit(f"{model}: losses differ, {losses[args.modes[0]]} and {losses[mode]} ({mode})")
         for _ in range(args.rounds):
             for mode, process in processes.items():
@@ -163,7 +178,7 @@ def measure(spec: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", metavar="MODEL:CxHxW[:BATCH]")
+    parser.add_argument("models", nargs="*", default=NETS, metavar="MODEL:CxHxW[:BATCH]")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
@@ -183,7 +198,7 @@ def main() -> None:
     for spec in args.models:
         result = measure(spec, args)
         results.append(result)
-        print(f"{result['model']}, batch {result['batch']}, {result['threads']} threads")
+        print(f"{pathlib.Path(result['model']).stem}, batch {result['batch']}, {result['threads']} threads")
         for mode, ms in result["ms"].items():
             rate = result["batch"] / ms * 1000
             print(f"  {mode:14}{ms:10.2f} ms/step{rate:10.0f} images/s{result['peak_mb'][mode]:8.0f} MB")

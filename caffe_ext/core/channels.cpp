@@ -80,16 +80,32 @@ int fit_axes(const Message& fields, const Shape& part, const Shape& bottom, cons
               blamed);
 }
 
-ChannelStatistics channel_statistics(const ChannelView& view, const float* values, int64_t count) {
-  ChannelStatistics result;
-  result.mean = channel_sums(view, [=](int64_t at, int64_t) { return values[at]; });
-  for (float& value : result.mean) value /= static_cast<float>(count);
-  // Padding is 0, as its mean is: it adds nothing.
-  result.variance = channel_sums(view, [=, means = result.mean.data()](int64_t at, int64_t channel) {
-    const float centred = values[at] - means[channel];
-    return centred * centred;
+ChannelStatistics channel_statistics(const ChannelView& view, const float* values) {
+  // Of each row, while it is in the cache; then of the rows together (Chan, Golub and LeVeque, 1979).
+  std::vector<float> row_means(view.rows() * view.block), row_squares(view.rows() * view.block);
+  for_each_row(view, [&](int64_t first, int64_t channel) {
+    float* mean = row_means.data() + first / view.inner;
+    sum_row(view, first, channel, [=](int64_t at, int64_t) { return values[at]; }, mean);
+    for (int64_t lane = 0; lane < view.block; ++lane) mean[lane] /= static_cast<float>(view.inner);
+    const auto centred_square = [=](int64_t at, int64_t lane) {
+      const float centred = values[at] - mean[lane];
+      return centred * centred;
+    };
+    sum_row(view, first, 0, centred_square, row_squares.data() + first / view.inner);
   });
-  for (float& value : result.variance) value /= static_cast<float>(count);
+  ChannelStatistics result;
+  const double rows = static_cast<double>(view.outer), length = static_cast<double>(view.inner);
+  for (int64_t channel = 0; channel < view.channels(); ++channel) {
+    double mean = 0.0, squares = 0.0;
+    for (int64_t row = 0; row < view.outer; ++row) mean += row_means[row * view.channels() + channel];
+    mean /= rows;
+    for (int64_t row = 0; row < view.outer; ++row) {
+      const double apart = row_means[row * view.channels() + channel] - mean;
+      squares += row_squares[row * view.channels() + channel] + length * apart * apart;
+    }
+    result.mean.push_back(static_cast<float>(mean));
+    result.variance.push_back(static_cast<float>(squares / (rows * length)));
+  }
   return result;
 }
 

@@ -2,6 +2,7 @@
 // oneDNN's blocked layouts.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -72,33 +73,39 @@ void for_each_value(const ChannelView& view, const Body& body) {
   });
 }
 
+// The sums of value(offset, channel) over one row, which begins at `first`: one for each of its view.block channels.
+template <typename Value>
+void sum_row(const ChannelView& view, int64_t first, int64_t channel, const Value& value, float* sums) {
+  constexpr int64_t kLanes = 16;
+  if (view.block == 1) {
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < view.inner; ++i) sum += value(first + i, channel);
+    *sums = sum;
+  } else if (view.block == kLanes) {
+    std::array<float, kLanes> lanes{};
+    for (int64_t i = 0; i < view.inner; ++i) {
+#pragma omp simd
+      for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += value(first + i * kLanes + lane, channel + lane);
+    }
+    std::copy(lanes.begin(), lanes.end(), sums);
+  } else {
+    std::fill_n(sums, view.block, 0.0f);
+    for (int64_t i = 0; i < view.inner; ++i) {
+#pragma omp simd
+      for (int64_t lane = 0; lane < view.block; ++lane) {
+        sums[lane] += value(first + i * view.block + lane, channel + lane);
+      }
+    }
+  }
+}
+
 // The sum of value(offset, channel) over each channel. The order of summation depends on the view alone.
 template <typename Value>
 std::vector<float> channel_sums(const ChannelView& view, const Value& value) {
-  constexpr int64_t kLanes = 16;
-  std::vector<float> row_sums(view.rows() * view.block, 0.0f);
+  std::vector<float> row_sums(view.rows() * view.block);
   for_each_row(view, [&](int64_t first, int64_t channel) {
-    float* sums = row_sums.data() + first / std::max<int64_t>(view.inner, 1);
-    if (view.block == 1) {
-      float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-      for (int64_t i = 0; i < view.inner; ++i) sum += value(first + i, channel);
-      *sums = sum;
-    } else if (view.block == kLanes) {
-      std::array<float, kLanes> lanes{};
-      for (int64_t i = 0; i < view.inner; ++i) {
-#pragma omp simd
-        for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += value(first + i * kLanes + lane, channel + lane);
-      }
-      std::copy(lanes.begin(), lanes.end(), sums);
-    } else {
-      for (int64_t i = 0; i < view.inner; ++i) {
-#pragma omp simd
-        for (int64_t lane = 0; lane < view.block; ++lane) {
-          sums[lane] += value(first + i * view.block + lane, channel + lane);
-        }
-      }
-    }
+    sum_row(view, first, channel, value, row_sums.data() + first / std::max<int64_t>(view.inner, 1));
   });
   // Double, since there may be many rows.
   std::vector<double> totals(view.channels(), 0.0);
@@ -115,7 +122,7 @@ struct ChannelStatistics {
   std::vector<float> mean, variance;
 };
 
-// Of `count` values of each channel, 0 for channels that are padding.
-ChannelStatistics channel_statistics(const ChannelView& view, const float* values, int64_t count);
+// Of an array that is not empty; 0 for channels that are padding. The array is read from memory once.
+ChannelStatistics channel_statistics(const ChannelView& view, const float* values);
 
 }  // namespace sparknet

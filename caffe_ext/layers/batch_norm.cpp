@@ -57,7 +57,7 @@ class BatchNormLayer : public Layer {
       for (float& value : mean) value *= factor;
       for (float& value : variance) value *= factor;
     } else {
-      batch = channel_statistics(view, x, values);
+      batch = channel_statistics(view, x);
       update_statistics(mean, variance, values);
     }
 

@@ -68,7 +68,7 @@ class BNLayer : public Layer {
     const float* x = bottom[0]->data.read_as(view.layout);
     ChannelStatistics used;
     if (source_ == Source::kBatch) {
-      used = channel_statistics(view, x, bottom[0]->count() / channels_);
+      used = channel_statistics(view, x);
       if (params.size() > 2 && phase() == Phase::kTrain) update_running(used);
     } else {
       used = fixed_statistics(view);
