@@ -29,6 +29,12 @@ void ConvolutionBase::setup(const Blobs& bottom, const Blobs&) {
   const Channels chosen = channels_of(fields, channels_);
   outputs_ = chosen.outputs;
   groups_ = chosen.groups;
+  // Beyond that oneDNN falls back on loops over every pair of places, which take minutes for the smallest arrays.
+  constexpr int64_t kWidest = 32767;
+  for (const int64_t extent : window_.kernel) {
+    if (extent > kWidest)
+      fail(ErrorKind::kField, "kernel ", extent, " is larger than ", kWidest, ", the most there is");
+  }
   if (outputs_ < 1) fail(ErrorKind::kField, "num_output must be at least 1");
   if (channels_ < 1) fail(ErrorKind::kShape, "the bottom (", to_string(shape), ") has no channels");
   if (groups_ < 1 || channels_ % groups_ != 0 || outputs_ % groups_ != 0) {

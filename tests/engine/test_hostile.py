@@ -208,6 +208,13 @@ def test_device_as_a_matrix_is_refused() -> None:
         caffe_ext.Net(message)
 
 
+@pytest.mark.parametrize("type", ["Convolution", "Deconvolution"])
+def test_kernels_without_end_are_refused(type: str) -> None:
+    fields = "convolution_param { num_output: 2 kernel_size: 65536 pad: 65536 }"
+    with pytest.raises(LayerError, match="kernel 65536 is larger than 32767"):
+        caffe_ext.Net(net((4, 3, 3), layer(type, fields)))
+
+
 @pytest.mark.parametrize("shape", [(1,) * 33, (0, 2**31 - 1, 2**31 - 1, 2**31 - 1), (0, 2**62), (2**16, 2**15)])
 def test_shapes_in_files_have_the_same_limits(shape: tuple[int, ...], tmp_path: pathlib.Path) -> None:
     path = tmp_path / "mean.binaryproto"
