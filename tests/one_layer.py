@@ -1,9 +1,13 @@
 """Nets of one layer, for the tests of layer types."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import pytest
 from google.protobuf import text_format
 
 from sparknet_dsl import caffe_ext
+from sparknet_dsl.errors import LayerError
 from sparknet_dsl.proto import caffe_pb2
 
 RNG = np.random.default_rng(11)
@@ -35,6 +39,16 @@ def run(net: caffe_ext.Net, *inputs: np.ndarray) -> np.ndarray:
         net.blobs[f"x{i}"].data[...] = values
     net.forward()
     return np.array(net.blobs["y"].data)
+
+
+def check_refused(layer: str, shapes: Sequence[tuple[int, ...]], reason: str) -> None:
+    """Building such a net fails for that reason, and the dry run finds it."""
+    with pytest.raises(LayerError) as error:
+        net_of(layer, *shapes)
+    assert reason in str(error.value)
+    assert error.value.layer == "l"
+    (problem,) = caffe_ext.check_net(message_of(layer, *shapes), caffe_ext.TRAIN).problems
+    assert reason in problem.reason
 
 
 def close(got: np.ndarray, want: np.ndarray) -> None:
