@@ -137,7 +137,7 @@ class Failed(Exception):  # noqa: N818 - control flow, never seen outside the co
 
 
 class Exhausted(Exception):  # noqa: N818 - control flow, never seen outside the compiler
-    """The text asks for more than its budget, already reported; nothing more of it is compiled."""
+    """The text asks for more than its budget or has too many errors, already reported: no more of it is compiled."""
 
 
 @dataclass
@@ -162,8 +162,13 @@ class Diagnostics:
         self.add(Diagnostic(code, "error", message, span, label, **more))
 
     def fail(self, code: str, message: str, span: Span | None = None, label: str = "", **more: Unpack[_More]) -> Failed:
-        """Adds an error; the caller raises what it returns, and so abandons the statement."""
+        """Adds an error; the caller raises what it returns, and so abandons the statement.
+
+        Raises Exhausted after very many: each costs time, most in loops that fail in every turn.
+        """
         self.error(code, message, span, label, **more)
+        if self.errors > MAX_FOUND:
+            raise Exhausted
         return Failed()
 
     def warn(self, code: str, message: str, span: Span | None = None, label: str = "", **more: Unpack[_More]) -> None:
@@ -285,15 +290,20 @@ def closest(name: str, candidates: Iterable[str], limit: int = 3) -> list[str]:
     """The candidates that `name` may be a misspelling of, the likeliest first (Damerau-Levenshtein distance)."""
     if len(name) > _LONGEST_GUESS:
         return []
+    return _closest(name, tuple(dict.fromkeys(candidates))[-_MOST_GUESSES:])[:limit]
+
+
+@functools.lru_cache(maxsize=128)  # a mistake in a loop or in a block is met again and again
+def _closest(name: str, candidates: tuple[str, ...]) -> list[str]:
     allowed = max(1, len(name) // 3)
     scored = []
-    for candidate in list(dict.fromkeys(candidates))[-_MOST_GUESSES:]:
+    for candidate in candidates:
         if abs(len(candidate) - len(name)) > allowed:
             continue
         distance = edit_distance(name.lower(), candidate.lower())
         if distance <= allowed and candidate != name:
             scored.append((distance, candidate))
-    return [candidate for _, candidate in sorted(scored)[:limit]]
+    return [candidate for _, candidate in sorted(scored)]
 
 
 def edit_distance(one: str, other: str) -> int:

@@ -170,6 +170,8 @@ def inside(path: pathlib.Path | None, named: ast.Constant, diagnostics: Diagnost
     """
     folder = path.parent if path else pathlib.Path()
     wanted = os.path.normpath(str(named.value))
+    if "\0" in wanted:
+        raise diagnostics.fail("S005", "no file has a name with a NUL in it", named.span)
     if not named.value or pathlib.Path(wanted).is_absolute() or wanted.startswith(".."):
         raise diagnostics.fail(
             "S005",

@@ -117,6 +117,7 @@ HOSTILE = {
     "a loop of layers": NET + "data -> for i in range(99999) { `a{i}`: ReLU } }",
     "as many layers as may be": NET + "data -> for i in range(9000) { `a{i}`: Convolution(8, 3, pad=1) } }",
     "a loop of one name": NET + "data -> for i in range(9000) { a: ReLU } }",
+    "a misspelt type in a loop": NET + "data -> for i in range(99999) { `fc{i}`: InnerPerProduct(i) } }",
     "doubling blocks": _blocks("p: B -> q: B", 20) + NET + "data -> z: b20() }",
     "blocks that hold nothing": _blocks("B -> B", 40).replace("-> r: ReLU ", "") + NET + "data -> b40() }",
     "blocks of long names": _blocks("p" * 200 + ": B -> " + "q" * 200 + ": B", 13) + NET + "data -> z: b13() }",

@@ -18,6 +18,7 @@ REFUSED = {"S003", "S004", "S006", "S105"}
 OTHERWISE = {
     "as many layers as may be": set(),
     "one blob read by all": set(),
+    "a misspelt type in a loop": {"S101"},
     "a loop of one name": {"S207"},
     "an error in each of thousands": {"S205"},
     "a thousand errors of the engine": {"S303"},
@@ -48,6 +49,10 @@ def test_guesses_are_bounded() -> None:
         ("s.snet", f'solver (net="{"a" * 5000}", base_lr=0.1)'),
         ("s.snet", f'import "{"a" * 5000}" as a\nsolver (base_lr=0.1)'),
         ("s.snet", f'net N from "{"a" * 5000}" {{ }}'),
+        ("s.snet", 'import "a\\0.snet" as a\nsolver (base_lr=0.1)'),
+        ("s.snet", 'import "a\0.snet" as a\nsolver (base_lr=0.1)'),
+        ("s.snet", 'solver (net="a\0.snet", base_lr=0.1)'),
+        ("s.prototxt", 'net: "a\\0.prototxt" base_lr: 0.1'),
         ("s.snet", 'solver (net="s.snet", base_lr=0.1)'),
         ("s.prototxt", 'net: "../../../../../../etc/hostname" base_lr: 0.1'),
         ("s.prototxt", 'net: "/etc/hostname" base_lr: 0.1'),
