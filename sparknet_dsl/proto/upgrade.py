@@ -119,8 +119,9 @@ def upgrade_net(net: caffe_pb2.NetParameter) -> None:
     and `mirror` of V1's data layers move to `transform_param`; `input:` with its shapes becomes one Input layer named
     "input"; a BatchNorm's three explicit `param` get lr_mult and decay_mult 0.
 
-    Raises ValueError for what has no counterpart, or fits nothing.
+    Raises ValueError for what has no counterpart, or fits nothing, and for names that are no text.
     """
+    _refuse_bytes(net)
     if net.layers:
         if net.layer:
             raise ValueError("`layers` (old syntax) and `layer` do not go together: Caffe would ignore the latter")
@@ -137,11 +138,24 @@ def upgrade_net(net: caffe_pb2.NetParameter) -> None:
                 spec.lr_mult = spec.decay_mult = 0
 
 
+def _refuse_bytes(message: Message) -> None:
+    """Raises ValueError where protobuf gives a string's bytes, since they are not in UTF-8."""
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            for item in value if field.is_repeated else [value]:
+                _refuse_bytes(item)
+        elif field.type == FieldDescriptor.TYPE_STRING:
+            for item in value if field.is_repeated else [value]:
+                if isinstance(item, bytes):
+                    raise ValueError(f"{message.DESCRIPTOR.name}.{field.name} is no text in UTF-8: {item[:40]!r}")
+
+
 def upgrade_solver(solver: caffe_pb2.SolverParameter) -> None:
     """Turns the deprecated enum `solver_type` into `type`, and the nets inside into today's syntax, in place.
 
-    Raises ValueError when both are given, or for a net that cannot be upgraded.
+    Raises ValueError when both are given, for a net that cannot be upgraded, and for names that are no text.
     """
+    _refuse_bytes(solver)
     if solver.HasField("solver_type"):
         if solver.HasField("type"):
             raise ValueError("solver_type and type exclude each other")

@@ -9,6 +9,7 @@ from google.protobuf import text_format
 from shared import ROOT, shared
 
 from sparknet_dsl import caffe_ext, load
+from sparknet_dsl.errors import EngineError
 from sparknet_dsl.proto import caffe_pb2, text
 from sparknet_dsl.proto.upgrade import upgrade_net, upgrade_solver
 
@@ -155,3 +156,14 @@ def test_nets_inside_a_solver() -> None:
 def test_what_cannot_be_upgraded(written: str, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         upgraded(written)
+
+
+def test_names_that_are_no_text() -> None:
+    net = caffe_pb2.NetParameter.FromString(b"\x0a\x02\xff\xfe")
+    with pytest.raises(ValueError, match=r"NetParameter.name is no text in UTF-8: b'\\xff\\xfe'"):
+        upgrade_net(net)
+    with pytest.raises(EngineError, match="no text in UTF-8"):
+        caffe_ext.Net(net)
+    solver = caffe_pb2.SolverParameter(net_param=net)
+    with pytest.raises(ValueError, match="no text"):
+        upgrade_solver(solver)
