@@ -172,11 +172,12 @@ def run(seconds: float, seed: int, folder: pathlib.Path, report: bool = True) ->
     """What went wrong within the time, each with its text; `folder` holds the file under test."""
     chance = random.Random(seed)
     starts = seeds()
+    weights = [1 / (100 + len(text)) for _, text in starts]  # many small texts find more than few large ones
     wrong: list[str] = []
     tried = 0
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        kind, start = chance.choice(starts)
+        kind, start = chance.choices(starts, weights)[0]
         if chance.random() < 0.2:
             start = "".join(chance.choice(PIECES) + chance.choice((" ", "")) for _ in range(chance.randint(1, 60)))
         text = mutated(start, chance)
