@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import pathlib
 
 LIBRARY = "libdnnl.so.3"
 DISTRIBUTION = "onednn-cpu-gomp"
@@ -10,8 +11,14 @@ DISTRIBUTION = "onednn-cpu-gomp"
 def load_onednn(failure: ImportError) -> None:
     """Loads the library of oneDNN's wheel; `failure` is what the engine's own import raised.
 
-    Raises `failure` again when it is not about oneDNN, else an ImportError that says what to install.
+    Raises an ImportError that says what to do when there is no engine beside this file, as in a checkout, or nothing to
+    install it from; `failure` again when it is about something else.
     """
+    if isinstance(failure, ModuleNotFoundError):
+        raise ImportError(
+            f"{pathlib.Path(__file__).parent} has no built engine: this is a checkout, which Python finds before the "
+            "installed package. Work in another folder, start Python with -P, or build here: pip install -e ."
+        ) from failure
     if LIBRARY not in str(failure):
         raise failure
     from . import _dlopen

@@ -20,6 +20,11 @@ def test_other_failures_pass_through() -> None:
     assert raised.value is failure
 
 
+def test_a_checkout_without_an_engine_says_so() -> None:
+    with pytest.raises(ImportError, match="start Python with -P, or build here: pip install -e"):
+        _library.load_onednn(ModuleNotFoundError("No module named 'sparknet_dsl.caffe_ext._native'"))
+
+
 def test_the_wheels_library_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
     monkeypatch.setattr(_dlopen, "load", loaded.append)
