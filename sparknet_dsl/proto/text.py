@@ -249,7 +249,10 @@ class _Reader:
             if token.kind == "name" and written in ("inf", "inff", "infinity", "nan", "nanf"):
                 value = float(written[:3])
             elif token.kind == "number":
-                value = float(_integer(token.text)) if _is_integer(token.text) else float(written.rstrip("f"))
+                try:
+                    value = float(_integer(token.text)) if _is_integer(token.text) else float(written.rstrip("f"))
+                except (OverflowError, ValueError):  # of hundreds of digits
+                    raise TextError(f"`{known.name}` is too large", *self._here(), "size") from None
             else:
                 raise TextError(f"`{known.name}` wants a number, not {self._said()}", *self._here(), "value")
             self._next()

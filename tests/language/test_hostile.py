@@ -56,13 +56,16 @@ def test_guesses_are_bounded() -> None:
         ("s.snet", 'solver (net="s.snet", base_lr=0.1)'),
         ("s.prototxt", 'net: "../../../../../../etc/hostname" base_lr: 0.1'),
         ("s.prototxt", 'net: "/etc/hostname" base_lr: 0.1'),
+        ("s.prototxt", "base_lr: 0" + "1" * 400),
+        ("s.prototxt", "base_lr: " + "1" * 5000),
+        ("s.prototxt", "max_iter: " + "1" * 5000),
     ],
 )
-def test_names_of_files_that_nobody_should_have_written(name: str, text: str, tmp_path: pathlib.Path) -> None:
+def test_names_and_numbers_that_nobody_should_have_written(name: str, text: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(ModelError) as caught:
         compile_file(tmp_path / name)
-    assert {found.code for found in caught.value.diagnostics} <= {"S005", "S115", "S404"}
+    assert {found.code for found in caught.value.diagnostics} <= {"S004", "S005", "S115", "S404"}
 
 
 def test_a_slice_of_the_fuzzer_finds_nothing(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
