@@ -22,6 +22,7 @@ from .database import open_database, read_datum
 from .hdf5 import Array, floats, reading
 from .images import Pixels, read_image
 from .mean import read_mean
+from .registry import layer_types
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +48,9 @@ def open_stream(layer: caffe_pb2.LayerParameter, phase: int, seed: int) -> Strea
 
 def source_of(layer: caffe_pb2.LayerParameter) -> str:
     """The file or database that a data layer names; empty when it names none, or is no data layer."""
-    field = _FIELDS.get(layer.type)
-    return str(getattr(layer, field).source) if field else ""
+    if layer.type not in _OPENERS:
+        return ""
+    return str(getattr(layer, layer_types()[layer.type].messages[0]).source)
 
 
 def derive(*parts: int | str) -> int:
@@ -284,12 +286,6 @@ def _window_data(layer: caffe_pb2.LayerParameter, phase: int, seed: int) -> Stre
     return Stream(shapes, window_batches(fields, transform, phase, seed))
 
 
-_FIELDS = {
-    "Data": "data_param",
-    "ImageData": "image_data_param",
-    "WindowData": "window_data_param",
-    "HDF5Data": "hdf5_data_param",
-}
 _OPENERS: dict[str, Callable[[caffe_pb2.LayerParameter, int, int], Stream]] = {
     "Data": _data,
     "ImageData": _image_data,

@@ -35,14 +35,8 @@ FILLER_POSITIONAL: dict[str, tuple[str, ...]] = {
     "bilinear": (),
 }
 
-# Caffe's layers that read a source themselves, the message that says which, and the scheme of its URI.
-DATA_LAYERS: dict[str, tuple[str, str]] = {
-    "Data": ("data_param", "lmdb"),
-    "ImageData": ("image_data_param", "images"),
-    "WindowData": ("window_data_param", "windows"),
-    "HDF5Data": ("hdf5_data_param", "hdf5"),
-    "MemoryData": ("memory_data_param", ""),
-}
+# Caffe's layers that read a source themselves, and the scheme of its URI.
+DATA_LAYERS = {"Data": "lmdb", "ImageData": "images", "WindowData": "windows", "HDF5Data": "hdf5", "MemoryData": ""}
 
 
 @dataclass(frozen=True)
@@ -64,6 +58,11 @@ def layer_types() -> "Mapping[str, LayerType]":
 def layer_type(name: str) -> "LayerType | None":
     """The engine's layer type of that name, if it has one."""
     return layer_types().get(name)
+
+
+def own_message(type_name: str) -> str:
+    """The field of LayerParameter that holds the settings of a type of the engine's, data_param of Data say."""
+    return layer_types()[type_name].messages[0]
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from .diagnostics import Diagnostics
 from .layers import PHASES, Layer, Network, active
 from .proto import caffe_pb2
-from .schema import DATA_LAYERS, RDD_TYPE
+from .schema import DATA_LAYERS, RDD_TYPE, own_message
 
 DataShapes = Mapping[str, Sequence[tuple[int, ...]]]
 
@@ -47,8 +47,8 @@ def source_of(layer: caffe_pb2.LayerParameter) -> str:
     """The URI of the data that a data layer names; empty when it names none."""
     if layer.type == RDD_TYPE:
         return layer.data_param.source
-    field, scheme = DATA_LAYERS[layer.type]
-    source = getattr(getattr(layer, field), "source", "")
+    scheme = DATA_LAYERS[layer.type]
+    source = getattr(getattr(layer, own_message(layer.type)), "source", "")
     if not source:
         return ""
     if layer.type == "Data":
@@ -60,7 +60,7 @@ def batch_of(layer: caffe_pb2.LayerParameter) -> int | None:
     """The batch size that a data layer states itself."""
     if layer.type == RDD_TYPE:
         return layer.data_param.batch_size or None
-    message = getattr(layer, DATA_LAYERS[layer.type][0])
+    message = getattr(layer, own_message(layer.type))
     return int(message.batch_size) or None
 
 
