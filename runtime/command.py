@@ -3,11 +3,11 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from .. import Model, compile_file
+from .. import Model, caffe_ext, compile_file
 from ..diagnostics import Diagnostic, render_diagnostics
-from ..errors import ModelError, SparkNetError
+from ..errors import DataError, LayerError, ModelError, SparkNetError, UsageError
 from ..proto import caffe_pb2
 from .data import Phase, open_source, parse_uri
 from .events import Emit, JsonLines
@@ -44,6 +44,25 @@ def guarded(body: Callable[[], None]) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def check_counts(**given: int | None) -> None:
+    """Raises UsageError for an option that is given and below 1."""
+    for name, number in given.items():
+        if number is not None and number < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {number}: a whole number from 1 up is wanted")
+
+
+@contextlib.contextmanager
+def reading_itself(options: str) -> Iterator[None]:
+    """In this block a net's own data layers read files; where they cannot, the error names the `options` for others."""
+    try:
+        yield
+    except LayerError as error:
+        known = caffe_ext.layer_types().get(error.type)
+        if error.kind != "data" or known is None or not known.source:
+            raise
+        raise DataError(f"{error}; or name other data: {options}") from error
 
 
 def compile_model(

@@ -12,7 +12,7 @@ from .. import caffe_ext
 from ..errors import DataError, ModelError, UsageError
 from ..proto import caffe_pb2
 from . import checkpoint
-from .command import compile_model
+from .command import check_counts, compile_model, reading_itself
 from .events import finite
 from .feeds import data_layers, feed_net, no_source
 from .plan import phase_net
@@ -37,9 +37,7 @@ def main(
     They are means over all rows of the source, each once, or over `iterations` batches of a net that reads its data
     itself. Raises UsageError, ModelError, DataError, WeightsError, LayerError.
     """
-    for name, number in (("iterations", iterations), ("threads", threads)):
-        if number is not None and number < 1:
-            raise UsageError(f"--{name} {number}: a whole number from 1 up is wanted")
+    check_counts(iterations=iterations, threads=threads)
     if threads is not None:
         caffe_ext.set_num_threads(threads)
     compiled = compile_model(model, defines, None, source, keep_data_layers=source is None)
@@ -53,7 +51,8 @@ def main(
         raise UsageError(
             f"--iterations counts batches of a net that reads its data itself; of {fed.uri} all rows count"
         )
-    net = caffe_ext.Net(message, caffe_ext.TEST, level=message.state.level, seed=SEED)
+    with reading_itself("--test SRC"):
+        net = caffe_ext.Net(message, caffe_ext.TEST, level=message.state.level, seed=SEED)
     paths = [pathlib.Path(path) for path in weights]
     checkpoint.start_from(paths, net, compiled.name)
     began = time.perf_counter()

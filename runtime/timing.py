@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import caffe_ext, compile_file
-from ..errors import ModelError, UsageError
+from ..errors import ModelError
 from ..proto import caffe_pb2
+from .command import check_counts
 from .data import Phase
 from .plan import phase_net
 
@@ -248,9 +249,7 @@ def main(
 
     Raises ModelError, UsageError, LayerError.
     """
-    for name, given in (("iterations", iterations), ("batch", batch), ("threads", threads)):
-        if given is not None and given < 1:
-            raise UsageError(f"--{name} {given}: a whole number from 1 up is wanted")
+    check_counts(iterations=iterations, batch=batch, threads=threads)
     if threads is not None:
         caffe_ext.set_num_threads(threads)
     compiled = compile_file(model, defines=defines, data_shapes={"TRAIN": [row], "TEST": [row]} if row else None)

@@ -9,7 +9,7 @@ from .. import Model, caffe_ext
 from ..errors import DataError, ModelError, UsageError
 from ..proto import caffe_pb2
 from .checkpoint import check_folder, seed_of
-from .command import command, compile_model, solver_of
+from .command import check_counts, command, compile_model, reading_itself, solver_of
 from .console import ConsoleReport
 from .feeds import Fed, data_layers, feed_net, no_source
 from .local import LocalPlan, train
@@ -44,9 +44,7 @@ def main(
     def body(report: Report) -> None:
         if weights and snapshot is not None:
             raise UsageError("--weights starts from weights, --snapshot goes on from a run's state: give one of them")
-        for name, number in (("max-iter", max_iter), ("threads", threads)):
-            if number is not None and number < 1:
-                raise UsageError(f"--{name} {number}: a whole number from 1 up is wanted")
+        check_counts(max_iter=max_iter, threads=threads)
         if seed is not None and not 0 <= seed < 2**63:
             raise UsageError(f"--seed {seed}: a seed is a whole number from 0 to 2^63 - 1")
         # A source on the command line replaces data layers; otherwise the net keeps those that read files.
@@ -78,7 +76,7 @@ def main(
         if solver.debug_info:
             _show_debug_info(show)
         show.wait("reading rows")
-        with Signals(sigint, sighup) as signals:
+        with Signals(sigint, sighup) as signals, reading_itself("--train SRC --test SRC"):
             train(plan, report, signals)
 
     return command(body, show, json)

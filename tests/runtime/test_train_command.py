@@ -208,6 +208,18 @@ def test_each_test_net_is_told_of() -> None:
     assert [sorted(test["metrics"]) for test in tests] == [["loss"], ["hits", "loss"]]  # type: ignore[call-overload]
 
 
+def test_a_database_that_is_not_there_is_named_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    fields = 'data_param { source: "no_lmdb" backend: LMDB batch_size: 4 }'
+    data = f'layer {{ name: "d" type: "Data" top: "x" top: "t" {fields} }}\n'
+    pathlib.Path("own.prototxt").write_text(data + OWN[OWN.index('layer { name: "ip"') :])
+    pathlib.Path("own_solver.prototxt").write_text('net: "own.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 2')
+    assert train_command.main("own_solver.prototxt") == 1
+    assert capsys.readouterr().err == (
+        "error: layer `d` (Data): there is no database no_lmdb: the path is relative to the working directory; "
+        "or name other data: --train SRC --test SRC\n"
+    )
+
+
 def test_debug_info_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert train(write("max_iter=2, display=5, debug_info=true")) == 0
     lines = capsys.readouterr().out.splitlines()
