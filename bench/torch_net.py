@@ -6,7 +6,7 @@ lacks is written out in its elementary functions. A layer type that is not here 
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everybody uses
@@ -52,8 +52,9 @@ class Fields:
                 value = list(value)
             setattr(self, field.name, value)
 
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(name)
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 class TorchNet(nn.Module):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -410,15 +410,6 @@ def test_the_native_modules_interface_is_described() -> None:
 
 
 # ---- memory ----
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Threads of small work wait for each other where the machine is busy with something else."""
-    before = caffe_ext.num_threads()
-    caffe_ext.set_num_threads(1)
-    yield
-    caffe_ext.set_num_threads(before)
 
 
 def resident() -> int:

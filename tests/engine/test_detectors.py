@@ -1,7 +1,5 @@
 """Layers of detectors together, wired as published nets wire them."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from box_reference import overlap
@@ -12,14 +10,7 @@ from sparknet_dsl import caffe_ext
 from sparknet_dsl.errors import LayerError
 from sparknet_dsl.proto import caffe_pb2
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small nets, on which threads would only wait for each other."""
-    before = caffe_ext.num_threads()
-    caffe_ext.set_num_threads(1)
-    yield
-    caffe_ext.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 TINY = """

@@ -18,6 +18,8 @@ from sparknet_dsl import caffe_ext
 from sparknet_dsl.errors import EngineError
 from sparknet_dsl.proto import caffe_pb2
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Maker = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 # Half the distance of the two points of a difference. Rounding of a float32 result of size 1 costs 1e-7 / STEP of the
@@ -62,15 +64,6 @@ def indicators(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 def labels(classes: int) -> Maker:
     return lambda rng, shape: rng.integers(0, classes, shape)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Thousands of passes over a few numbers: threads would only wait for each other on a busy machine."""
-    before = caffe_ext.num_threads()
-    caffe_ext.set_num_threads(1)
-    yield
-    caffe_ext.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True, scope="module")
