@@ -142,6 +142,10 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
         int64_t level
         vector[string] stages
 
+    cdef cppclass NetOptions:
+        bool keep
+        bool fuse
+
     cdef cppclass Problem:
         int index
         string layer
@@ -161,6 +165,8 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
         vector[CBlob*] top
         vector[bool] propagate_down
         bool needs_backward
+        int absorbed
+        int absorbed_backward
         vector[int] param_ids
 
     cdef cppclass Learnable:
@@ -173,7 +179,7 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
 
     cdef cppclass CNet "sparknet::Net":
         CNet(const CMessage& param, const NetState& state, uint64_t seed,
-             const map[string, Shape]& supplied) except +raise_error
+             const map[string, Shape]& supplied, const NetOptions& options) except +raise_error
         @staticmethod
         unique_ptr[CNet] check(const CMessage& param, const NetState& state, const map[string, Shape]& supplied,
                                vector[Problem]& problems) except +raise_error

@@ -68,10 +68,16 @@ class Tensor {
 
   void zero();           // lazily
   bool is_zero() const;  // still untouched since zero()
+  // zero(), and memory() is an error until the next write: nobody is to take the zeros for the values. Nothing happens
+  // to values that are pinned or placed.
+  void drop();
 
   // From here on both tensors have the same values (shapes may differ, counts may not).
   void share(const Tensor& other);
   bool shares_with(const Tensor& other) const { return storage_ == other.storage_; }
+  // Takes on the values of `other`, which has as many. Costs nothing: the memory is the same until one of them is
+  // written. Where the values of one are pinned or placed they are copied at once.
+  void copy(const Tensor& other);
   // The same for all tensors that share their values, and for no other.
   const void* identity() const { return storage_.get(); }
   // Row-major memory from outside, kept alive by `memory`; values so far are lost.
