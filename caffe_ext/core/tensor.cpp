@@ -158,21 +158,21 @@ class Storage {
       // From one blocked layout to another: the old one is dropped, the row-major form stays stale.
       const auto old_memory = std::move(blocked_);
       const auto old_layout = std::move(layout_);
-      float* values = own_blocked(layout);
+      float* values = own_blocked(layout, true);
       reorder(wrap_memory(old_layout->desc, old_memory.get()), wrap_memory(layout->desc, values));
       return values;
     }
     const float* from = read();
     release_blocked();
-    float* values = own_blocked(layout);
+    float* values = own_blocked(layout, true);
     reorder(wrap_memory(plain_desc(layout->desc.get_dims()), from), wrap_memory(layout->desc, values));
     blocked_valid = true;
     return values;
   }
 
-  float* overwrite_as(const LayoutPtr& layout) {
+  float* overwrite_as(const LayoutPtr& layout, bool pads) {
     if (!layout) return overwrite();
-    float* values = own_blocked(layout);
+    float* values = own_blocked(layout, pads);
     release_plain();
     blocked_valid = true;
     changed();
@@ -257,14 +257,13 @@ class Storage {
     return plain_.get();
   }
 
-  float* own_blocked(const LayoutPtr& layout) {
+  float* own_blocked(const LayoutPtr& layout, bool pads) {
     if (blocked_ && blocked_.use_count() == 1 && same_layout(layout_, layout)) return blocked_.get();
     const int64_t floats = layout_count(*layout);
     blocked_.reset();
     blocked_ = allocate(floats);
     layout_ = layout;
-    // Readers of blocked layouts count on zeros in the padding, and not every writer touches it.
-    if (floats != floats_) std::memset(blocked_.get(), 0, floats * sizeof(float));
+    if (floats != floats_ && !pads) std::memset(blocked_.get(), 0, floats * sizeof(float));
     return blocked_.get();
   }
 
@@ -289,7 +288,9 @@ const float* Tensor::read() const { return storage_->holding(count_).read(); }
 float* Tensor::write() { return storage_->holding(count_).write(); }
 float* Tensor::overwrite() { return storage_->holding(count_).overwrite(); }
 const float* Tensor::read_as(const LayoutPtr& layout) const { return storage_->holding(count_).read_as(layout); }
-float* Tensor::overwrite_as(const LayoutPtr& layout) { return storage_->holding(count_).overwrite_as(layout); }
+float* Tensor::overwrite_as(const LayoutPtr& layout, bool pads) {
+  return storage_->holding(count_).overwrite_as(layout, pads);
+}
 LayoutPtr Tensor::layout() const { return storage_->holding(count_).layout(); }
 NativeView Tensor::native() const { return storage_->holding(count_).native(); }
 void Tensor::zero() { storage_->clear(); }

@@ -61,7 +61,8 @@ class Tensor {
   // Access in a given layout (null: row-major). `overwrite_as` with the layout that the values have gives the memory
   // that holds them, so element-wise layers can work in place.
   const float* read_as(const LayoutPtr& layout) const;
-  float* overwrite_as(const LayoutPtr& layout);
+  // Padding in the layout holds zeros, which readers count on; `pads`: whoever overwrites writes them, too.
+  float* overwrite_as(const LayoutPtr& layout, bool pads = false);
   // The layout in which reading costs nothing.
   LayoutPtr layout() const;
   NativeView native() const;
