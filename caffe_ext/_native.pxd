@@ -88,6 +88,10 @@ cdef extern from "core/layer.h" namespace "sparknet" nogil:
     cdef enum class CPhase "sparknet::Phase":
         pass
 
+    cdef enum class CPrecision "sparknet::Precision":
+        kFloat32
+        kBfloat16
+
     cdef cppclass Layer:
         vector[shared_ptr[CBlob]] params
         vector[bool] param_gradient
@@ -173,7 +177,7 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
 
     cdef cppclass CNet "sparknet::Net":
         CNet(const CMessage& param, const NetState& state, uint64_t seed,
-             const map[string, Shape]& supplied) except +raise_error
+             const map[string, Shape]& supplied, CPrecision precision) except +raise_error
         @staticmethod
         unique_ptr[CNet] check(const CMessage& param, const NetState& state, const map[string, Shape]& supplied,
                                vector[Problem]& problems) except +raise_error

@@ -162,6 +162,14 @@ cdef NetState state_of(int phase, int64_t level, stages) except *:
     return state
 
 
+cdef CPrecision precision_of(precision) except *:
+    if precision == "float32":
+        return CPrecision.kFloat32
+    if precision == "bf16":
+        return CPrecision.kBfloat16
+    raise EngineError(f"precision is float32 or bf16, not {precision}")
+
+
 cdef map[string, Shape] shapes_of(shapes) except *:
     cdef map[string, Shape] result
     for name, shape in shapes.items():
@@ -544,8 +552,9 @@ cdef class Net:
     # Fills data layers before a pass and writes files after it (data_layers.py); None in most nets.
     cdef public object data_layers
 
-    def __init__(self, message, int phase, int64_t level, stages, uint64_t seed, shapes):
+    def __init__(self, message, int phase, int64_t level, stages, uint64_t seed, shapes, precision="float32"):
         cdef CMessage param = message_of(message)
+        cdef CPrecision multiply_in = precision_of(precision)
         cdef NetState state = state_of(phase, level, stages)
         cdef map[string, Shape] supplied = shapes_of(shapes)
         self.guard = Guard()
@@ -554,7 +563,7 @@ cdef class Net:
         self.guard.enter()
         try:
             with nogil:
-                self.net.reset(new CNet(param, state, seed, supplied))
+                self.net.reset(new CNet(param, state, seed, supplied, multiply_in))
         finally:
             self.guard.leave()
             _building.guard = outer

@@ -20,6 +20,7 @@ from .messages import net_message
 from .python_layer import Layer
 from .report import TEST as TEST
 from .report import TRAIN as TRAIN
+from .report import Precision
 
 # Called with the number of a layer.
 Callback = Callable[[int], object]
@@ -41,8 +42,11 @@ class Net:
 
     Data layers that name a source read it, a batch before each pass; those without one are fed by the caller.
 
+    With `precision` "bf16" convolutions and inner products multiply in bfloat16 (8 bits of mantissa), which CPUs with
+    AMX or AVX512-BF16 do faster, and add up in float32; blobs, parameters and gradients are float32 all the same.
+
     Raises LayerError, naming the layer, for what the engine refuses and for data that cannot be read, EngineError for a
-    net's file that cannot be read.
+    net's file that cannot be read, and for bf16 on a CPU without AVX-512.
     A net serves one thread at a time; another one is refused while it computes.
     """
 
@@ -56,6 +60,7 @@ class Net:
         level: int = 0,
         stages: Sequence[str] | None = None,
         seed: int | None = None,
+        precision: Precision = "float32",
     ) -> None:
         if isinstance(phase, int):
             if legacy_phase is not None:
@@ -69,7 +74,7 @@ class Net:
         all_stages = [*self._message.state.stage, *(stages or ())]
         seed = pick_seed(seed)
         data_layers = DataLayers(self._message, self.phase, level, all_stages, seed)
-        self._native = _native.Net(self._message, self.phase, level, all_stages, seed, data_layers.shapes)
+        self._native = _native.Net(self._message, self.phase, level, all_stages, seed, data_layers.shapes, precision)
         data_layers.attach(self._native)
         self._data_layers = data_layers
 

@@ -17,6 +17,9 @@ namespace sparknet {
 
 enum class Phase { kTrain = 0, kTest = 1 };
 
+// In which layers multiply; values between layers, parameters, gradients and sums are float32 in any case.
+enum class Precision { kFloat32 = 0, kBfloat16 = 1 };
+
 using Blobs = std::vector<Blob*>;
 
 class Layer {
@@ -69,6 +72,8 @@ class Layer {
   std::vector<bool> param_gradient;
   // Of each top: its weight in the objective, 0 for none. The net sets it.
   std::vector<float> loss_weights;
+  // The net sets it before setup().
+  Precision precision = Precision::kFloat32;
   // What random numbers of the next forward pass are a function of; the net sets it before each.
   uint64_t random_key = 0;
 

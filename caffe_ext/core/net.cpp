@@ -150,8 +150,13 @@ bool Net::attempt(int index, const std::string& name, const std::string& type, c
   return false;
 }
 
-Net::Net(const Message& param, const NetState& state, uint64_t seed, const std::map<std::string, Shape>& supplied)
-    : seed_(seed), supplied_(&supplied) {
+Net::Net(const Message& param, const NetState& state, uint64_t seed, const std::map<std::string, Shape>& supplied,
+         Precision precision)
+    : precision_(precision), seed_(seed), supplied_(&supplied) {
+  if (precision == Precision::kBfloat16 && !has_bfloat16()) {
+    fail(ErrorKind::kField, "precision bf16 takes a CPU with AVX-512, and oneDNN uses ", isa(),
+         " here: compute in float32");
+  }
   use_threads();
   build(param, state);
   supplied_ = nullptr;
@@ -408,6 +413,7 @@ void Net::make(const Planned& planned, NetLayer& to) {
   const auto phase =
       to.param.has("phase") ? (to.param.text("phase") == "TRAIN" ? Phase::kTrain : Phase::kTest) : phase_;
   to.layer = to.spec->create(to.param, phase);
+  to.layer->precision = precision_;
 
   auto& weights = to.layer->loss_weights;
   for (const double weight : to.param.reals("loss_weight")) weights.push_back(static_cast<float>(weight));

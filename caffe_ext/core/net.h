@@ -67,8 +67,10 @@ struct Learnable {
 class Net {
  public:
   // `param` is a NetParameter in current syntax. Parameters are filled as a function of `seed` and their layers' names.
-  // `supplied`: shapes of source tops that the message does not tell.
-  Net(const Message& param, const NetState& state, uint64_t seed, const std::map<std::string, Shape>& supplied);
+  // `supplied`: shapes of source tops that the message does not tell. Throws Error(kField) for a precision that the
+  // machine does not have.
+  Net(const Message& param, const NetState& state, uint64_t seed, const std::map<std::string, Shape>& supplied,
+      Precision precision = Precision::kFloat32);
   Net(const Net&) = delete;
   Net& operator=(const Net&) = delete;
 
@@ -135,6 +137,7 @@ class Net {
 
   std::string name_;
   Phase phase_ = Phase::kTest;
+  Precision precision_ = Precision::kFloat32;
   std::vector<NetLayer> layers_;
   std::vector<std::shared_ptr<Blob>> blobs_;
   std::vector<bool> known_;
