@@ -22,6 +22,8 @@ enum class Precision { kFloat32 = 0, kBfloat16 = 1 };
 
 using Blobs = std::vector<Blob*>;
 
+class Bfloat16Copies;  // core/dnnl_util.h
+
 class Layer {
  public:
   // `param` is the LayerParameter.
@@ -72,8 +74,9 @@ class Layer {
   std::vector<bool> param_gradient;
   // Of each top: its weight in the objective, 0 for none. The net sets it.
   std::vector<float> loss_weights;
-  // The net sets it before setup().
+  // The net sets both before setup(); the copies are null in float32.
   Precision precision = Precision::kFloat32;
+  std::shared_ptr<Bfloat16Copies> copies;
   // What random numbers of the next forward pass are a function of; the net sets it before each.
   uint64_t random_key = 0;
 

@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "core/dnnl_util.h"
 #include "core/failure.h"
 #include "core/filler.h"
 #include "core/machine.h"
@@ -157,6 +158,7 @@ Net::Net(const Message& param, const NetState& state, uint64_t seed, const std::
     fail(ErrorKind::kField, "precision bf16 takes a CPU with AVX-512, and oneDNN uses ", isa(),
          " here: compute in float32");
   }
+  if (precision == Precision::kBfloat16) copies_ = std::make_shared<Bfloat16Copies>();
   use_threads();
   build(param, state);
   supplied_ = nullptr;
@@ -414,6 +416,7 @@ void Net::make(const Planned& planned, NetLayer& to) {
       to.param.has("phase") ? (to.param.text("phase") == "TRAIN" ? Phase::kTrain : Phase::kTest) : phase_;
   to.layer = to.spec->create(to.param, phase);
   to.layer->precision = precision_;
+  to.layer->copies = copies_;
 
   auto& weights = to.layer->loss_weights;
   for (const double weight : to.param.reals("loss_weight")) weights.push_back(static_cast<float>(weight));

@@ -138,6 +138,7 @@ class Net {
   std::string name_;
   Phase phase_ = Phase::kTest;
   Precision precision_ = Precision::kFloat32;
+  std::shared_ptr<Bfloat16Copies> copies_;  // of all layers
   std::vector<NetLayer> layers_;
   std::vector<std::shared_ptr<Blob>> blobs_;
   std::vector<bool> known_;
