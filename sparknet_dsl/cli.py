@@ -39,7 +39,7 @@ precision_option = click.option(
     default="float32",
     show_default=True,
     help="What convolutions and inner products multiply in; weights, sums and all else stay float32. bf16 is faster on "
-    "CPUs with AMX or AVX512-BF16, and refused on those without AVX-512.",
+    "CPUs with AMX, slower on others, and refused on those without AVX-512.",
 )
 
 

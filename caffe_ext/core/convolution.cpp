@@ -94,8 +94,7 @@ int64_t ConvolutionBase::multiply_adds(const Blobs& bottom, const Blobs&) const 
 template <typename Make>
 auto ConvolutionBase::in_precision(const Make& make) const {
   // Depthwise ones wait for memory, not for multiplications, and oneDNN's data gradient in bfloat16 can be far slower.
-  const bool depthwise = groups_ > 1 && groups_ == channels_ && groups_ == outputs_;
-  if (precision == Precision::kBfloat16 && !depthwise) {
+  if (precision == Precision::kBfloat16 && !depthwise()) {
     auto description = make(Type::bf16);
     // For a few shapes there are only the loops that oneDNN checks its others with.
     if (std::string(description.impl_info_str()).rfind("ref", 0) != 0) return description;
@@ -118,8 +117,8 @@ void ConvolutionBase::convolve_back(const Tensor& narrow, Tensor& wide) {
   if (!backward_data_) {
     backward_data_.emplace(in_precision([this](Type type) {
       return dnnl::convolution_backward_data::primitive_desc(
-          dnnl_engine(), dnnl::algorithm::convolution_direct, values_desc(wide_, Type::f32),
-          any_desc(weight_dims(), type), values_desc(narrow_, type), spatial(window_.stride, 1), gaps(window_),
+          dnnl_engine(), dnnl::algorithm::convolution_direct, values_desc(wide_, Type::f32, type),
+          any_desc(weight_dims(), type), values_desc(narrow_, type, type), spatial(window_.stride, 1), gaps(window_),
           spatial(window_.pad, 0), spatial(window_.pad, 0), plan());
     }));
   }
@@ -134,9 +133,9 @@ void ConvolutionBase::add_gradients(const Tensor& wide, const Tensor& narrow) {
   if (!backward_weights_) {
     backward_weights_.emplace(in_precision([this](Type type) {
       return dnnl::convolution_backward_weights::primitive_desc(
-          dnnl_engine(), dnnl::algorithm::convolution_direct, values_desc(wide_, type), any_desc(weight_dims()),
-          bias_desc(), values_desc(narrow_, type), spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0),
-          spatial(window_.pad, 0), plan());
+          dnnl_engine(), dnnl::algorithm::convolution_direct, values_desc(wide_, type, type), any_desc(weight_dims()),
+          bias_desc(), values_desc(narrow_, type, type), spatial(window_.stride, 1), gaps(window_),
+          spatial(window_.pad, 0), spatial(window_.pad, 0), plan());
     }));
     weights_gradient_ = make_memory(backward_weights_->pd.diff_weights_desc());
     if (inner_bias()) bias_gradient_ = make_memory(bias_desc());
@@ -173,10 +172,12 @@ dnnl::memory ConvolutionBase::operand(const Tensor& tensor, const dnnl::memory::
   return desc.get_data_type() == Type::bf16 ? copies->get(tensor, desc) : read_memory(tensor, desc);
 }
 
-dnnl::memory::desc ConvolutionBase::values_desc(const Shape& shape, Type type) const {
-  // All that oneDNN has for AMX takes channels last; were others in between in another layout, values would be
-  // reordered at each border.
-  if (precision == Precision::kBfloat16) return channels_last_desc(folded(shape), type);
+dnnl::memory::desc ConvolutionBase::values_desc(const Shape& shape, Type type, Type multiplied) const {
+  // All that oneDNN has for AMX takes channels last. Depthwise ones follow, or values would be reordered before and
+  // after.
+  if (multiplied == Type::bf16 || (precision == Precision::kBfloat16 && depthwise())) {
+    return channels_last_desc(folded(shape), type);
+  }
   constexpr int64_t kBlock = 16;  // channels that oneDNN's blocked layouts keep together
   constexpr int64_t kImage = 4;   // so few channels have kernels of their own
   const auto blocks = [](int64_t channels) { return (channels + kBlock - 1) / kBlock * kBlock; };
@@ -194,8 +195,9 @@ const dnnl::convolution_forward::primitive_desc& ConvolutionBase::plan() {
     plan_ = in_precision([this](Type type) {
       return dnnl::convolution_forward::primitive_desc(
           dnnl_engine(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
-          values_desc(wide_, type), any_desc(weight_dims(), type), bias_desc(), values_desc(narrow_, Type::f32),
-          spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0), spatial(window_.pad, 0));
+          values_desc(wide_, type, type), any_desc(weight_dims(), type), bias_desc(),
+          values_desc(narrow_, Type::f32, type), spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0),
+          spatial(window_.pad, 0));
     });
   }
   return *plan_;
