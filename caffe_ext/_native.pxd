@@ -88,6 +88,10 @@ cdef extern from "core/layer.h" namespace "sparknet" nogil:
     cdef enum class CPhase "sparknet::Phase":
         pass
 
+    cdef enum class CPrecision "sparknet::Precision":
+        kFloat32
+        kBfloat16
+
     cdef cppclass Layer:
         vector[shared_ptr[CBlob]] params
         vector[bool] param_gradient
@@ -145,6 +149,7 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
     cdef cppclass NetOptions:
         bool keep
         bool fuse
+        CPrecision precision
 
     cdef cppclass Problem:
         int index

@@ -20,6 +20,7 @@ from .messages import net_message
 from .python_layer import Layer
 from .report import TEST as TEST
 from .report import TRAIN as TRAIN
+from .report import Precision
 
 # Called with the number of a layer.
 Callback = Callable[[int], object]
@@ -48,8 +49,11 @@ class Net:
 
     Data layers that name a source read it, a batch before each pass; those without one are fed by the caller.
 
+    With `precision` "bf16" convolutions and inner products multiply in bfloat16 (8 bits of mantissa), which CPUs with
+    AMX do several times faster, and add up in float32; blobs, parameters and gradients are float32 all the same.
+
     Raises LayerError, naming the layer, for what the engine refuses and for data that cannot be read, EngineError for a
-    net's file that cannot be read.
+    net's file that cannot be read, and for bf16 on a CPU without AVX-512.
     A net serves one thread at a time; another one is refused while it computes.
     """
 
@@ -65,6 +69,7 @@ class Net:
         seed: int | None = None,
         memory: Memory = "all",
         fusion: bool = True,
+        precision: Precision = "float32",
     ) -> None:
         if memory not in ("all", "reuse"):
             raise EngineError(f'memory is "all" or "reuse", not {memory!r}')
@@ -90,6 +95,7 @@ class Net:
             data_layers.shapes,
             keep=memory == "all" or looked_at,
             fuse=fusion and not looked_at,
+            precision=precision,
         )
         data_layers.attach(self._native)
         self._data_layers = data_layers

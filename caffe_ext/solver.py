@@ -16,6 +16,7 @@ from ..proto import caffe_pb2
 from . import _native, debug
 from .messages import net_message, solver_message
 from .net import TEST, TRAIN, Memory, Net, pick_seed
+from .report import Precision
 from .state import read_state, write_state
 from .weights import Array, fit
 
@@ -32,8 +33,8 @@ class Solver:
 
     `net` replaces the net that `param` names. `seed` replaces `random_seed`; without either, weights are filled by
     chance. Paths inside `param` are relative to the working directory, as in Caffe. Nets for tests are built where
-    `test_iter` asks for them; they get the train net's weights before each test. `memory` and `fusion` are the nets'
-    (Net).
+    `test_iter` asks for them; they get the train net's weights before each test. `memory`, `fusion` and `precision` are
+    those of all nets (see Net); weights, gradients and the update are float32 in any case.
 
     Raises EngineError for settings that make no sense, LayerError for what a layer refuses.
     """
@@ -48,6 +49,7 @@ class Solver:
         seed: int | None = None,
         memory: Memory = "all",
         fusion: bool = True,
+        precision: Precision = "float32",
     ) -> None:
         self.param = solver_message(param)
         if self._type is not None:
@@ -71,6 +73,7 @@ class Solver:
                 seed=self._seed,
                 memory=memory,
                 fusion=fusion,
+                precision=precision,
             )
 
         train_net = net_message(net) if net is not None else _train_net(self.param)
@@ -369,11 +372,13 @@ class AdamSolver(Solver):
     _type = "Adam"
 
 
-def get_solver(param: str | os.PathLike[str] | caffe_pb2.SolverParameter) -> Solver:
-    """The solver of the type that `param` names, as an instance of its class."""
+def get_solver(
+    param: str | os.PathLike[str] | caffe_pb2.SolverParameter, *, precision: Precision = "float32"
+) -> Solver:
+    """The solver of the type that `param` names, as an instance of its class; `precision` as for Solver."""
     message = solver_message(param)
     kinds = {kind._type: kind for kind in Solver.__subclasses__()}
-    return kinds.get(message.type, Solver)(param)
+    return kinds.get(message.type, Solver)(param, precision=precision)
 
 
 def _plain(values: Any) -> Any:

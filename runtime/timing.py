@@ -71,6 +71,7 @@ class NetTime:
     iterations: int
     threads: int
     isa: str
+    precision: str
     forward_ms: float
     backward_ms: float
     layers: tuple[LayerTime, ...]
@@ -97,14 +98,21 @@ def rate(flop: int, ms: float) -> float:
 
 
 def measure(
-    message: caffe_pb2.NetParameter, phase: Phase, iterations: int, clock: Callable[[], float] = time.perf_counter
+    message: caffe_pb2.NetParameter,
+    phase: Phase,
+    iterations: int,
+    clock: Callable[[], float] = time.perf_counter,
+    *,
+    precision: caffe_ext.Precision = "float32",
 ) -> NetTime:
     """Runs `message` layer by layer, `iterations` times after a warm-up; in phase TEST forward only.
 
     Inputs hold random numbers from [0, 1), which count as class 0 where they are labels. Raises LayerError.
     """
     number = caffe_ext.TRAIN if phase == "TRAIN" else caffe_ext.TEST
-    net = caffe_ext.Net(message, number, level=message.state.level, seed=SEED, memory="reuse")
+    net = caffe_ext.Net(
+        message, number, level=message.state.level, seed=SEED, memory="reuse", precision=precision
+    )
     report = caffe_ext.check_net(message, number, level=message.state.level)
     random = np.random.default_rng(SEED)
     for name in net.inputs:
@@ -163,6 +171,7 @@ def measure(
         iterations=iterations,
         threads=caffe_ext.num_threads(),
         isa=caffe_ext.isa(),
+        precision=precision,
         forward_ms=statistics.median(forward.sum(axis=1)) * 1e3,
         backward_ms=statistics.median(backward.sum(axis=1)) * 1e3,
         layers=tuple(layers),
@@ -243,7 +252,7 @@ def summary(found: NetTime) -> str:
     if found.phase == "TRAIN":
         parts += f", backward {found.backward_ms:,.3f} ms, together {found.ms:,.3f} ms"
     rows = f", {found.batch / found.ms * 1e3:,.0f} rows/s" if found.batch and found.ms else ""
-    return f"{parts}{rows} ({found.threads} threads, {found.isa})"
+    return f"{parts}{rows} ({found.threads} threads, {found.isa}, {found.precision})"
 
 
 def _ms(value: float) -> str:
@@ -265,6 +274,7 @@ def main(
     batch: int | None = None,
     row: tuple[int, ...] | None = None,
     threads: int | None = None,
+    precision: caffe_ext.Precision = "float32",
     defines: Mapping[str, str] = {},
     form: str = "text",
 ) -> None:
@@ -281,7 +291,7 @@ def main(
     net = phase_net(compiled.net, compiled.solver or caffe_pb2.SolverParameter(), phase)
     if batch is not None:
         _set_batch(net, batch)
-    found = measure(net, phase, iterations)
+    found = measure(net, phase, iterations, precision=precision)
     if form == "json":
         print(to_json(found))
         return

@@ -17,7 +17,12 @@ namespace sparknet {
 
 enum class Phase { kTrain = 0, kTest = 1 };
 
+// In which layers multiply; values between layers, parameters, gradients and sums are float32 in any case.
+enum class Precision { kFloat32 = 0, kBfloat16 = 1 };
+
 using Blobs = std::vector<Blob*>;
+
+class Bfloat16Copies;  // core/dnnl_util.h
 
 class Layer {
  public:
@@ -84,6 +89,9 @@ class Layer {
   std::vector<float> loss_weights;
   // Whether a backward pass may ask this layer for anything; the net sets it.
   bool needs_backward = true;
+  // The net sets both before setup(); the copies are null in float32.
+  Precision precision = Precision::kFloat32;
+  std::shared_ptr<Bfloat16Copies> copies;
   // What random numbers of the next forward pass are a function of; the net sets it before each.
   uint64_t random_key = 0;
   // Whether the next forward pass does the absorbed layers' work, too; the net sets it before each. A backward pass

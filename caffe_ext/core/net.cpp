@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "core/dnnl_util.h"
 #include "core/failure.h"
 #include "core/filler.h"
 #include "core/machine.h"
@@ -153,6 +154,13 @@ bool Net::attempt(int index, const std::string& name, const std::string& type, c
 Net::Net(const Message& param, const NetState& state, uint64_t seed, const std::map<std::string, Shape>& supplied,
          const NetOptions& options)
     : options_(options), seed_(seed), supplied_(&supplied) {
+  if (options.precision == Precision::kBfloat16) {
+    if (!has_bfloat16()) {
+      fail(ErrorKind::kField, "precision bf16 takes a CPU with AVX-512, and oneDNN uses ", isa(),
+           " here: compute in float32");
+    }
+    copies_ = std::make_shared<Bfloat16Copies>();
+  }
   use_threads();
   build(param, state);
   supplied_ = nullptr;
@@ -418,6 +426,8 @@ void Net::make(const Planned& planned, NetLayer& to) {
   const auto phase =
       to.param.has("phase") ? (to.param.text("phase") == "TRAIN" ? Phase::kTrain : Phase::kTest) : phase_;
   to.layer = to.spec->create(to.param, phase);
+  to.layer->precision = options_.precision;
+  to.layer->copies = copies_;
 
   auto& weights = to.layer->loss_weights;
   for (const double weight : to.param.reals("loss_weight")) weights.push_back(static_cast<float>(weight));

@@ -29,6 +29,8 @@ struct NetOptions {
   bool keep = true;
   // Layers that work in place may be done by the layer before them.
   bool fuse = true;
+  // In which layers multiply; values, parameters and gradients are float32.
+  Precision precision = Precision::kFloat32;
 };
 
 // One thing that is wrong with a layer.
@@ -80,7 +82,8 @@ struct Learnable {
 class Net {
  public:
   // `param` is a NetParameter in current syntax. Parameters are filled as a function of `seed` and their layers' names.
-  // `supplied`: shapes of source tops that the message does not tell.
+  // `supplied`: shapes of source tops that the message does not tell. Throws Error(kField) for a precision that the
+  // machine does not have.
   Net(const Message& param, const NetState& state, uint64_t seed, const std::map<std::string, Shape>& supplied,
       const NetOptions& options = {});
   ~Net();
@@ -154,6 +157,7 @@ class Net {
 
   std::string name_;
   Phase phase_ = Phase::kTest;
+  std::shared_ptr<Bfloat16Copies> copies_;  // of all layers
   std::vector<NetLayer> layers_;
   std::vector<std::shared_ptr<Blob>> blobs_;
   std::vector<bool> known_;
