@@ -5,9 +5,10 @@ TOLERANCE times the largest value of an array, or 1. PyTorch is not among the te
 torch==2.13.0. SPARKNET_TORCH_NETS=5000 compares as many nets.
 """
 
-import importlib.util
+import importlib
 import os
 import pathlib
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -29,12 +30,8 @@ Shape = tuple[int, ...]
 
 
 def torch_net() -> ModuleType:
-    path = pathlib.Path(__file__).resolve().parents[2] / "bench" / "torch_net.py"
-    spec = importlib.util.spec_from_file_location("torch_net", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "bench"))
+    return importlib.import_module("torch_net")
 
 
 TORCH_NET = torch_net()
