@@ -189,6 +189,13 @@ def main() -> None:
     parser.add_argument("--product", type=int, default=4096, help="extent of the matrices of the peak; 0: none")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
+    try:
+        for model in args.models:
+            find(model)
+    except ValueError as error:
+        parser.error(str(error))
+    if "OMP_WAIT_POLICY" in os.environ:
+        print("OMP_WAIT_POLICY is set: small nets take longer when threads do not spin", file=sys.stderr)
     jobs: list[list[Job]] = []
     for model in args.models or WORKLOADS:
         modes = [mode for mode in args.modes or MODES if mode != "freeze"]
