@@ -29,6 +29,7 @@ def main(
     snapshot_dir: str | None = None,
     weights: str | None = None,
     resume: bool = False,
+    pin: bool = True,
     defines: Mapping[str, str] = {},
     json: str | None = None,
 ) -> int:
@@ -55,6 +56,7 @@ def main(
             test=test,
             weights=weights,
             resume=resume,
+            pin=pin,
         )
         check_folder(config.snapshot_dir)
         plan = _plan(model, compiled, solver, config)

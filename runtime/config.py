@@ -1,7 +1,6 @@
 """The settings of a run, all plain values: what the model's `spark (...)` says, overridden by the command line."""
 
 import dataclasses
-import os
 import pathlib
 import re
 import secrets
@@ -10,6 +9,7 @@ from typing import Self, cast
 from ..errors import ClusterError, ModelError, UsageError
 from ..proto import caffe_pb2, sparknet_pb2
 from .average import Momentum
+from .cores import cores
 
 _LOCAL = re.compile(r"local(?:\[\s*(\d+|\*)\s*(?:,\s*(\d+)\s*)?\])?")
 _LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\]")
@@ -34,6 +34,7 @@ class RunConfig:
     train, test    URIs that replace those of the model's data layers
     weights        .caffemodel to start from, by layer name; None: the solver's `weights`, if any
     resume         go on from the newest snapshot in snapshot_dir, with the seed that it began with
+    pin            whether workers that share this machine keep to cores of their own
 
     Of the solver's own settings, `display`, `test_interval`, `test_iter`, `snapshot`, `snapshot_format` and
     `snapshot_after_train` have no say here: progress is shown, tests and snapshots are made by rounds, a test takes
@@ -55,6 +56,7 @@ class RunConfig:
     test: str | None = None
     weights: pathlib.Path | None = None
     resume: bool = False
+    pin: bool = True
 
     @classmethod
     def resolve(
@@ -72,6 +74,7 @@ class RunConfig:
         test: str | None = None,
         weights: str | None = None,
         resume: bool = False,
+        pin: bool = True,
     ) -> Self:
         """Puts the command line's settings (None: not given) over the model's, and those over the defaults.
 
@@ -116,12 +119,8 @@ class RunConfig:
             test=test,
             weights=None if weights is None else pathlib.Path(weights),
             resume=resume,
+            pin=pin,
         )
-
-
-def cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def slots(master: str) -> int | None:

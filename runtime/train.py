@@ -66,6 +66,7 @@ def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None 
             test=tuple(map(means.fill, plan.test.feeds if plan.test else ())),
             seed=config.seed,
             threads=cluster.threads,
+            neighbours=cluster.workers if cluster.here and config.pin else 1,
             send_history=config.momentum != "RESET",
         )
         # Starting processes, reading rows and building nets are no part of a round, nor of averaging.

@@ -278,6 +278,11 @@ def _color() -> bool:
 )
 @click.option("--weights", metavar="FILE", help="Start from the weights in a .caffemodel.")
 @click.option("--resume", is_flag=True, help="Go on from the newest snapshot.")
+@click.option(
+    "--pin/--no-pin",
+    default=True,
+    help="Whether workers that share this machine keep to cores of their own.  [default: --pin]",
+)
 @define_option
 @click.option("--json", metavar="FILE", help="Write one event per line (start, round, test, snapshot, end) to FILE.")
 @click.version_option(**VERSION)
@@ -293,6 +298,7 @@ def run_command(
     snapshot_dir: str | None,
     weights: str | None,
     resume: bool,
+    pin: bool,
     defines: dict[str, str],
     json: str | None,
 ) -> None:
@@ -326,6 +332,7 @@ def run_command(
             snapshot_dir=snapshot_dir,
             weights=weights,
             resume=resume,
+            pin=pin,
             defines=defines,
             json=json,
         )
