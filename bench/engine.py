@@ -1,212 +1,215 @@
-"""Times training steps of our engine against PyTorch on the same CPU, net, weights and batch.
+"""Times our engine against PyTorch on the same CPU: nets, weights and batches are the same.
 
-    python bench/engine.py [models/lenet.snet:1x28x28 models/cifar10_quick.snet:3x32x32:100 ...] [--json FILE]
+    python bench/engine.py [lenet caffenet models/other.snet:3x32x32:100 ...] [--only training] [--json FILE]
 
-Without models, those of NETS. Each engine runs in a process of its own; they take turns, so that noise of the machine
-meets all. PyTorch (pip install torch==2.13.0) runs eager, channels_last and compiled, SGD step included. Prints
-milliseconds per step (median over the rounds), images per second, the ratio to PyTorch's best mode, and peak memory.
-Nets are compared without Dropout.
+Training steps (SGD with momentum, the update included) of the nets of workloads.py, and forward passes of the deploy
+nets of some. Each engine runs in a process of its own; they take turns, so that noise of the machine meets all. PyTorch
+(pip install torch==2.13.0) runs eager, channels_last and compiled, in inference also compiled with constants folded.
+What they compute is compared first. Nets are without Dropout.
+
+Printed are medians over the rounds: milliseconds, rows per second, GFLOP/s (two for each multiply-add, forward and
+backward), their share of what a large matrix product through oneDNN reaches in the same rounds, peak resident memory;
+and how many times as long as ours PyTorch's best mode takes, with the least and the most of the rounds. The times of
+BVLC Caffe, which is not run, are those of workloads.py, scaled by PyTorch's.
 """
 
 import argparse
+import contextlib
+import dataclasses
 import json
+import math
+import os
 import pathlib
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from typing import IO, Any
+from collections.abc import Iterator
+from typing import Any
 
-MODES = ["ours", "eager", "channels_last", "compile"]
-MODELS = pathlib.Path(__file__).resolve().parent.parent / "models"
-NETS = [
-    f"{MODELS / name}.snet:{row}:{batch}"
-    for name, row, batch in (
-        ("lenet", "1x28x28", 64),
-        ("cifar10_quick", "3x32x32", 100),
-        ("caffenet", "3x227x227", 64),
-        ("googlenet", "3x224x224", 32),
-        ("resnet50", "3x224x224", 16),
-        ("vgg16", "3x224x224", 8),
-        ("mobilenet", "3x224x224", 16),
-    )
-]
+from child import Job
+from workloads import INFERENCE, WORKLOADS, find
+
+MODES = ("ours", "eager", "channels_last", "compile")
+PRODUCTS = ("InnerProduct", "Convolution", "PyTorch")
+WARM_UP = 3
 
 
-def load(path: str, row: tuple[int, ...], batch: int) -> Any:
-    """The TRAIN net of `path` with batches of `batch` rows and without Dropout."""
-    import sparknet_dsl
+class Process:
+    """A process that runs a job, and what it has measured: of each round, the median of its steps."""
 
-    model = sparknet_dsl.compile_file(path, data_shapes={phase: [row, ()] for phase in ("TRAIN", "TEST")})
-    net = model.net
-    kept = [layer for layer in net.layer if layer.type != "Dropout" or layer.top[0] != layer.bottom[0]]
-    del net.layer[:]
-    net.layer.extend(kept)
-    for layer in net.layer:
-        if layer.type == "Input":
-            for shape in layer.input_param.shape:
-                shape.dim[0] = batch
-    return net
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.ms: list[float] = []
+        self.operations = 0
+        self.peak_mb = 0.0
+        self._steps = 1
+        command = [sys.executable, str(pathlib.Path(__file__).with_name("child.py"))]
+        self._process = subprocess.Popen(
+            [*command, json.dumps(dataclasses.asdict(job))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
+    def values(self, steps: int) -> list[Any]:
+        """What the next `steps` steps give: losses, or outputs."""
+        return list(self.ask(steps, values=True)["values"])
 
-def our_step(args: argparse.Namespace) -> Callable[[], float]:
-    import numpy as np
+    def round(self, seconds: float) -> None:
+        """Measures for about as long, three steps at least."""
+        answer = self.ask(self._steps)
+        if not self.ms:  # the first round tells how many steps make one
+            self._steps = max(3, math.ceil(seconds * 1000 / min(answer["ms"])))
+            answer = self.ask(self._steps)
+        self.ms.append(statistics.median(answer["ms"]))
+        self.operations, self.peak_mb = answer["operations"], answer["peak_mb"]
 
-    from sparknet_dsl import caffe_ext
-    from sparknet_dsl.proto import caffe_pb2
+    def close(self) -> None:
+        self._process.communicate()
 
-    caffe_ext.set_num_threads(args.threads)
-    net = load(args.model, args.row, args.batch)
-    param = caffe_pb2.SolverParameter(
-        base_lr=args.lr, lr_policy="fixed", momentum=0.9, weight_decay=0.0005, max_iter=1 << 30
-    )
-    solver = caffe_ext.Solver(param, net, seed=1)
-    if not pathlib.Path(args.weights).exists():
-        arrays = {f"{n}:{i}": b.data for n, blobs in solver.net.params.items() for i, b in enumerate(blobs)}
-        np.savez(args.weights, **arrays)
-    data, label = batch_of(args)
-    solver.net.blobs["data"].data[...] = data
-    solver.net.blobs["label"].data[...] = label
-    return lambda: float(solver.step(1)[0])
-
-
-def torch_step(args: argparse.Namespace) -> Callable[[], float]:
-    import numpy as np
-    import torch
-    from torch_net import TorchNet
-
-    torch.set_num_threads(args.threads)
-    params: dict[str, list[torch.Tensor]] = {}
-    with np.load(args.weights) as arrays:
-        for key in arrays.files:
-            params.setdefault(key.rpartition(":")[0], []).append(torch.from_numpy(arrays[key]))
-    net = TorchNet(load(args.model, args.row, args.batch), params)
-    optimizer = torch.optim.SGD(net.groups(args.lr, 0.0005), lr=args.lr, momentum=0.9)
-    data, label = (torch.from_numpy(array) for array in batch_of(args))
-    if args.mode != "eager":
-        net = net.to(memory_format=torch.channels_last)
-        data = data.contiguous(memory_format=torch.channels_last)
-    forward = torch.compile(net) if args.mode == "compile" else net
-    label = label.long()
-
-    def step() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = forward(data, label)
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
-
-    return step
+    def ask(self, steps: int, values: bool = False) -> dict[str, Any]:
+        """Runs as many steps; see child.py."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps({"steps": steps, "values": values}) + "\n")
+            self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            sys.exit(f"{self.job} ended early (status {self._process.wait()})")
+        result: dict[str, Any] = json.loads(answer)
+        return result
 
 
-def batch_of(args: argparse.Namespace) -> Any:
-    import numpy as np
+class Peak:
+    """How fast large matrix products run: the better of two of oneDNN's ways, and PyTorch's."""
 
-    random = np.random.default_rng(0)
-    data = random.standard_normal((args.batch, *args.row), dtype=np.float32)
-    return data, random.integers(0, 10, args.batch).astype(np.float32)
+    def __init__(self, extent: int, threads: int) -> None:
+        jobs = [Job(kind, "product", str(extent), threads) for kind in PRODUCTS] if extent else []
+        self.processes = [Process(job) for job in jobs]
+        self._operations = 2 * extent**3
 
-
-def child(args: argparse.Namespace) -> None:
-    """Answers each number n on standard input with the times and losses of n steps."""
-    step = our_step(args) if args.mode == "ours" else torch_step(args)
-    for line in sys.stdin:
-        times, losses = [], []
-        for _ in range(int(line)):
-            start = time.perf_counter()
-            losses.append(step())
-            times.append((time.perf_counter() - start) * 1000)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"ms": times, "losses": losses, "peak_mb": peak}), flush=True)
+    def round(self) -> dict[str, float]:
+        """GFLOP/s of each, now."""
+        for process in self.processes:
+            process.round(0)
+        return {process.job.mode: self._operations / process.ms[-1] / 1e6 for process in self.processes}
 
 
-def ask(process: "subprocess.Popen[str]", steps: int) -> dict[str, Any]:
-    def pipe(stream: IO[str] | None) -> IO[str]:
-        assert stream is not None
-        return stream
-
-    pipe(process.stdin).write(f"{steps}\n")
-    pipe(process.stdin).flush()
-    answer = pipe(process.stdout).readline()
-    if not answer:
-        sys.exit(f"a measured process ended early (status {process.wait()})")
-    result: dict[str, Any] = json.loads(answer)
-    return result
-
-
-def measure(spec: str, args: argparse.Namespace) -> dict[str, Any]:
-    model, row, *rest = spec.split(":")
-    batch = int(rest[0]) if rest else args.batch
+@contextlib.contextmanager
+def processes(jobs: list[Job]) -> Iterator[list[Process]]:
+    """Runs them; the first one's file of weights is written before."""
     with tempfile.TemporaryDirectory() as folder:
-        processes = {}
-        losses = {}
-        times: dict[str, list[float]] = {mode: [] for mode in args.modes}
-        peaks = {}
-        for mode in args.modes:
-            command = [sys.executable, __file__, "--child", mode, "--batch", str(batch), "--lr", str(args.lr)]
-            command += ["--threads", str(args.threads), "--weights", f"{folder}/weights.npz", f"{model}:{row}"]
-            processes[mode] = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=None, text=True
-            )
-            # The first writes the weights that the others start from; its first steps are the warm-up.
-            losses[mode] = ask(processes[mode], 3)["losses"]
-        for mode in args.modes[1:]:
-            for step, (ours, theirs) in enumerate(zip(losses[args.modes[0]], losses[mode], strict=True)):
+        weights = f"{folder}/weights.npz"
+        writer = Process(dataclasses.replace(jobs[0], mode="ours", task="weights", weights=weights))
+        writer.ask(1)
+        writer.close()
+        started = [Process(dataclasses.replace(job, weights=weights)) for job in jobs]
+        try:
+            yield started
+        finally:
+            for process in started:
+                process.close()
+
+
+def compare(found: dict[str, list[Any]], job: Job) -> None:
+    """Ends the program where a mode's losses or outputs are not those of the first."""
+    first, *others = found
+    for mode in others:
+        for step, (a, b) in enumerate(zip(found[first], found[mode], strict=True)):
+            if job.task == "inference":
+                off, most = max(abs(x - y) for x, y in zip(a, b, strict=True)), 1e-3 * max(map(abs, a))
+            else:
                 # Updates magnify what is rounded differently, most where there is batch normalisation.
-                if abs(ours - theirs) > (2e-2 if step else 1e-3) * max(1.0, abs(ours)):
-                    sys.exit(f"{model}: losses differ, {losses[args.modes[0]]} and {losses[mode]} ({mode})")
-        for _ in range(args.rounds):
-            for mode, process in processes.items():
-                answer = ask(process, args.steps)
-                times[mode].append(statistics.median(answer["ms"]))
-                peaks[mode] = answer["peak_mb"]
-        for process in processes.values():
-            process.communicate()
-    result: dict[str, Any] = {"model": model, "batch": batch, "threads": args.threads, "loss": losses[args.modes[0]]}
-    result["ms"] = {mode: statistics.median(values) for mode, values in times.items()}
-    result["peak_mb"] = peaks
-    rivals = [mode for mode in args.modes if mode != "ours"]
-    if rivals and "ours" in args.modes:
-        best = min(rivals, key=lambda mode: result["ms"][mode])
-        pairs = [theirs / ours for ours, theirs in zip(times["ours"], times[best], strict=True)]
-        result |= {"best": best, "ratio": statistics.median(pairs), "ratio_min": min(pairs), "ratio_max": max(pairs)}
+                off, most = abs(a - b), (2e-2 if step else 1e-3) * max(1.0, abs(a))
+            if not off <= most:
+                sys.exit(f"{job.workload}, {job.task}: {first} and {mode} differ by {off:g} in step {step}")
+
+
+def measure(jobs: list[Job], peak: Peak, rounds: int, seconds: float) -> dict[str, Any]:
+    """What `jobs`, modes of one task, took."""
+    with processes(jobs) as started:
+        compare({process.job.mode: process.values(WARM_UP) for process in started}, jobs[0])
+        products = []
+        for _ in range(rounds):
+            for process in started:
+                process.round(seconds)
+            products.append(peak.round())
+    first, workload = jobs[0], find(jobs[0].workload)
+    times = {process.job.mode: process.ms for process in started}
+    medians = {mode: statistics.median(ms) for mode, ms in times.items()}
+    result: dict[str, Any] = {
+        "model": workload.name,
+        "task": first.task,
+        "batch": first.batch or workload.batch,
+        "rows": "images" if workload.row else "sequences",
+        "threads": first.threads,
+        "ms": medians,
+        "peak_mb": {process.job.mode: process.peak_mb for process in started},
+        "operations": max(process.operations for process in started),
+        "product_gflops": {kind: statistics.median(each[kind] for each in products) for kind in products[0]},
+    }
+    best = min((mode for mode in medians if mode != "ours"), key=medians.__getitem__, default="")
+    if best and "ours" in times:
+        pairs = [theirs / ours for theirs, ours in zip(times[best], times["ours"], strict=True)]
+        result["best"] = best
+        result |= {"ratio": statistics.median(pairs), "ratio_min": min(pairs), "ratio_max": max(pairs)}
+        if workload.caffe and first.task == "training":
+            caffe, torch = workload.caffe
+            result["caffe_ms"] = caffe * medians[best] / torch
     return result
+
+
+def show(result: dict[str, Any]) -> None:
+    ms, rows = result["ms"], result["rows"]
+    print(f"{result['model']}, {result['task']}, batch {result['batch']}, {result['threads']} threads")
+    peak = max((result["product_gflops"].get(kind, 0.0) for kind in PRODUCTS[:2]), default=0.0)
+    for mode, each in ms.items():
+        speed = result["operations"] / each / 1e6
+        line = f"  {mode:14}{each:10.2f} ms{result['batch'] / each * 1000:10.1f} {rows}/s{speed:8.1f} GFLOP/s"
+        line += f" ({speed / peak:.0%} of the peak)" if peak else ""
+        print(f"{line}{result['peak_mb'][mode]:8.0f} MB")
+    if peak:
+        print("  products:", ", ".join(f"{kind} {v:.0f} GFLOP/s" for kind, v in result["product_gflops"].items()))
+    if "ratio" in result:
+        rounds = f"({result['ratio_min']:.2f} to {result['ratio_max']:.2f})"
+        print(f"  PyTorch's best ({result['best']}) takes {result['ratio']:.2f} times as long {rounds}")
+    if "caffe_ms" in result:
+        print(f"  BVLC Caffe, scaled: {result['caffe_ms']:.1f} ms, {result['caffe_ms'] / ms['ours']:.2f} times as long")
+    sys.stdout.flush()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=NETS, metavar="MODEL:CxHxW[:BATCH]")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(WORKLOADS)}, or FILE:CxHxW:BATCH")
+    parser.add_argument("--only", choices=["training", "inference"])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 32], help="of inference")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=10, help="steps of each engine in a round")
+    parser.add_argument("--seconds", type=float, default=2, help="of each mode in a round, three steps at least")
     parser.add_argument("--lr", type=float, default=0.001)
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--modes", nargs="+", choices=[*MODES, "freeze"], help="without it, all; freeze: inference")
+    parser.add_argument("--product", type=int, default=4096, help="extent of the matrices of the peak; 0: none")
     parser.add_argument("--json", type=pathlib.Path)
-    parser.add_argument("--child", dest="mode", choices=MODES, help=argparse.SUPPRESS)
-    parser.add_argument("--weights", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.mode:
-        args.model, row = args.models[0].split(":")
-        args.row = tuple(int(extent) for extent in row.split("x"))
-        child(args)
-        return
+    try:
+        for model in args.models:
+            find(model)
+    except ValueError as error:
+        parser.error(str(error))
+    if "OMP_WAIT_POLICY" in os.environ:
+        print("OMP_WAIT_POLICY is set: small nets take longer when threads do not spin", file=sys.stderr)
+    jobs: list[list[Job]] = []
+    for model in args.models or WORKLOADS:
+        modes = [mode for mode in args.modes or MODES if mode != "freeze"]
+        if args.only != "inference":
+            jobs.append([Job(mode, "training", model, args.threads, lr=args.lr) for mode in modes])
+    for model in args.models or INFERENCE:
+        for batch in args.batches if args.only != "training" and (model in INFERENCE or args.only) else ():
+            modes = args.modes or [*MODES, "freeze"]
+            jobs.append([Job(mode, "inference", model, args.threads, batch) for mode in modes])
+    peak = Peak(args.product, args.threads)
     results = []
-    for spec in args.models:
-        result = measure(spec, args)
-        results.append(result)
-        print(f"{pathlib.Path(result['model']).stem}, batch {result['batch']}, {result['threads']} threads")
-        for mode, ms in result["ms"].items():
-            rate = result["batch"] / ms * 1000
-            print(f"  {mode:14}{ms:10.2f} ms/step{rate:10.0f} images/s{result['peak_mb'][mode]:8.0f} MB")
-        if "ratio" in result:
-            print(
-                f"  PyTorch's best ({result['best']}) takes {result['ratio']:.2f} times as long "
-                f"({result['ratio_min']:.2f} to {result['ratio_max']:.2f})"
-            )
+    for each in jobs:
+        results.append(measure(each, peak, args.rounds, args.seconds))
+        show(results[-1])
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
 

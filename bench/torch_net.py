@@ -4,97 +4,101 @@ What is measured (bench/engine.py) and what is compared (tests/engine/test_torch
 lacks is written out in its elementary functions. A layer type that is not here raises NotImplementedError.
 """
 
-import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that everybody uses
-from google.protobuf.message import Message
 from torch import Tensor, nn
+from torch_layers import (
+    Fields,
+    channels,
+    euclidean_loss,
+    hinge_loss,
+    lstm,
+    own_lstm,
+    per_axis,
+    rnn,
+    sigmoid_loss,
+    softmax_loss,
+)
 
 from sparknet_dsl.proto import caffe_pb2
 
 Blobs = dict[str, Tensor]
 
-
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 DECONVOLUTIONS = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
-def per_axis(values: list[int], h: int, w: int, default: int, axes: int = 2) -> tuple[int, ...]:
-    """Caffe's `pad`, `pad_h`, `pad_w` and their like: a value for each spatial axis."""
-    if values:
-        return tuple(values) if len(values) > 1 else tuple(values) * axes
-    return (h, w) if h or w else (default,) * axes
-
-
-def channels(values: Tensor, like: Tensor, axis: int) -> Tensor:
-    """`values`, whose axes are those of `like` from `axis` on, ready to be broadcast."""
-    return values.reshape(*values.shape, *[1] * (like.ndim - axis - values.ndim))
-
-
-class Fields:
-    """The fields of a message and the numbers of its enums as attributes: torch.compile cannot look into messages.
-
-    `written` names the fields that are not there by default only.
-    """
-
-    def __init__(self, message: Message) -> None:
-        self.written = frozenset(field.name for field, _ in message.ListFields())
-        for enum in message.DESCRIPTOR.enum_types:
-            vars(self).update((value.name, value.number) for value in enum.values)
-        for field in message.DESCRIPTOR.fields:
-            value = getattr(message, field.name)
-            if field.message_type is not None:
-                value = [Fields(item) for item in value] if field.is_repeated else Fields(value)
-            elif field.is_repeated:
-                value = list(value)
-            setattr(self, field.name, value)
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...
-
-
 class TorchNet(nn.Module):
-    """The TRAIN phase of `net`; `forward` takes the Input layers' tops and gives the loss.
+    """`net` in phase TRAIN, or in TEST; `forward` takes the Input layers' tops and gives the loss, or the last top.
 
     Parameters are in the order of the layers, one for each place: `params` of layers that share theirs are not shared.
+    With `whole_sequences`, `cont` must be 0 at the first step of a batch and 1 at all others: LSTM layers are then
+    PyTorch's own, whose gates have another order.
     """
 
-    def __init__(self, net: caffe_pb2.NetParameter, params: dict[str, list[Tensor]]) -> None:
+    def __init__(
+        self,
+        net: caffe_pb2.NetParameter,
+        params: dict[str, list[Tensor]],
+        phase: int = caffe_pb2.TRAIN,
+        whole_sequences: bool = False,
+    ) -> None:
         super().__init__()
+        self.phase = phase
+        self.whole_sequences = whole_sequences
         self.inputs: list[str] = []
         self.steps: list[Callable[[Blobs], None]] = []
         self.losses: list[tuple[str, float]] = []
         self.weights = nn.ParameterList()
+        self.modules_of_layers = nn.ModuleList()
         self.multipliers: list[tuple[float, float]] = []
-        for layer in net.layer:
-            if layer.include and all(rule.phase == caffe_pb2.TEST for rule in layer.include if rule.HasField("phase")):
-                continue
-            blobs = []
+        self.train(phase == caffe_pb2.TRAIN)
+        layers = [layer for layer in net.layer if self._is_in(layer)]
+        places: dict[str, list[int]] = {}
+        for layer in layers:
+            places[layer.name] = blobs = []
             for index, value in enumerate(params.get(layer.name, [])):
                 spec = layer.param[index] if index < len(layer.param) else caffe_pb2.ParamSpec()
                 self.multipliers.append((spec.lr_mult, spec.decay_mult))
                 self.weights.append(nn.Parameter(value))
                 blobs.append(len(self.weights) - 1)
-            build = getattr(self, f"add_{layer.type.lower()}", None)
-            if build is None:
-                raise NotImplementedError(f"layer type {layer.type}")
-            build(Fields(layer), blobs)
+        scales = scales_of_statistics(layers)
+        done = {scale.name for scale in scales.values()}
+        for layer in layers:
+            fields, blobs = Fields(layer), places[layer.name]
+            if layer.name in scales:
+                # PyTorch's batch normalisation scales as well.
+                fields.top = list(scales[layer.name].top)
+                self.add_batchnorm(fields, blobs, places[scales[layer.name].name])
+            elif layer.name not in done:
+                build = getattr(self, f"add_{layer.type.lower()}", None)
+                if build is None:
+                    raise NotImplementedError(f"layer type {layer.type}")
+                build(fields, blobs)
+        self.top = layers[-1].top[0]
+
+    def _is_in(self, layer: caffe_pb2.LayerParameter) -> bool:
+        phases = [rule.phase for rule in layer.include if rule.HasField("phase")]
+        return not layer.include or len(phases) < len(layer.include) or self.phase in phases
 
     def forward(self, *inputs: Tensor) -> Tensor:
         blobs = dict(zip(self.inputs, inputs, strict=True))
         for step in self.steps:
             step(blobs)
+        if not self.losses:
+            return blobs[self.top]
         return torch.stack([blobs[name].sum() * weight for name, weight in self.losses]).sum()
 
     def groups(self, base_lr: float, weight_decay: float) -> list[dict[str, object]]:
         """Parameter groups of torch.optim.SGD with Caffe's multipliers."""
+        alike: dict[tuple[float, float], list[Tensor]] = {}
+        for value, multipliers in zip(self.weights, self.multipliers, strict=True):
+            alike.setdefault(multipliers, []).append(value)
         return [
-            {"params": [value], "lr": base_lr * lr, "weight_decay": weight_decay * decay}
-            for value, (lr, decay) in zip(self.weights, self.multipliers, strict=True)
+            {"params": values, "lr": base_lr * lr, "weight_decay": weight_decay * decay}
+            for (lr, decay), values in alike.items()
         ]
 
     def unary(self, layer: Fields, function: Callable[[Tensor], Tensor]) -> None:
@@ -158,37 +162,27 @@ class TorchNet(nn.Module):
 
         self.unary(layer, product)
 
+    def add_embed(self, layer: Fields, blobs: list[int]) -> None:
+        p = layer.embed_param
+
+        def embed(x: Tensor) -> Tensor:
+            y = F.embedding(x.long(), self.weights[blobs[0]])
+            return y + self.weights[blobs[1]] if p.bias_term else y
+
+        self.unary(layer, embed)
+
     def add_lstm(self, layer: Fields, blobs: list[int]) -> None:
-        hidden = layer.recurrent_param.num_output
-
-        def run(values: list[Tensor]) -> Tensor:
-            x, cont = values
-            w_x, bias, w_h = (self.weights[blob] for blob in blobs)
-            h = c = x.new_zeros(x.shape[1], hidden)
-            steps = []
-            for t in range(x.shape[0]):
-                on = cont[t][:, None]
-                gates = F.linear(x[t].flatten(1), w_x, bias) + F.linear(on * h, w_h)
-                i, f, o, g = gates.split(hidden, 1)
-                c = on * f.sigmoid() * c + i.sigmoid() * g.tanh()
-                h = o.sigmoid() * c.tanh()
-                steps.append(h)
-            return torch.stack(steps)
-
-        self.joining(layer, run)
+        if not self.whole_sequences:
+            self.joining(layer, lambda values: lstm(*values, *(self.weights[blob] for blob in blobs)))
+            return
+        own = own_lstm(*(self.weights[blob] for blob in blobs))
+        for blob, weight in zip(blobs, (own.weight_ih_l0, own.bias_ih_l0, own.weight_hh_l0), strict=True):
+            self.weights[blob] = weight
+        self.modules_of_layers.append(own)
+        self.joining(layer, lambda values: own(values[0])[0])
 
     def add_rnn(self, layer: Fields, blobs: list[int]) -> None:
-        def run(values: list[Tensor]) -> Tensor:
-            x, cont = values
-            w_x, bias, w_h, w_o, bias_o = (self.weights[blob] for blob in blobs)
-            h = x.new_zeros(x.shape[1], layer.recurrent_param.num_output)
-            steps = []
-            for t in range(x.shape[0]):
-                h = (F.linear(x[t].flatten(1), w_x, bias) + F.linear(cont[t][:, None] * h, w_h)).tanh()
-                steps.append(F.linear(h, w_o, bias_o).tanh())
-            return torch.stack(steps)
-
-        self.joining(layer, run)
+        self.joining(layer, lambda values: rnn(*values, *(self.weights[blob] for blob in blobs)))
 
     # ---- element by element ----
 
@@ -241,14 +235,17 @@ class TorchNet(nn.Module):
 
         self.unary(layer, within if p.norm_region == p.WITHIN_CHANNEL else across)
 
-    def add_batchnorm(self, layer: Fields, blobs: list[int]) -> None:
+    def add_batchnorm(self, layer: Fields, blobs: list[int], scale: Sequence[int] = ()) -> None:
         p = layer.batch_norm_param
+        mean, variance, count = (self.weights[blob].detach() for blob in blobs)
+        mean, variance = mean / count, variance / count
+        stored = p.use_global_stats if "use_global_stats" in p.written else self.phase == caffe_pb2.TEST
 
         def normalise(x: Tensor) -> Tensor:
-            if not p.use_global_stats:
-                return F.batch_norm(x, None, None, training=True, eps=p.eps)
-            mean, variance, count = (self.weights[blob].detach() for blob in blobs)
-            return F.batch_norm(x, mean / count, variance / count, eps=p.eps)
+            affine = [self.weights[blob] for blob in scale] + [None] * (2 - len(scale))
+            if stored:
+                return F.batch_norm(x, mean, variance, *affine, eps=p.eps)
+            return F.batch_norm(x, None, None, *affine, training=True, eps=p.eps)
 
         self.unary(layer, normalise)
 
@@ -346,52 +343,28 @@ class TorchNet(nn.Module):
     # ---- losses ----
 
     def add_softmaxwithloss(self, layer: Fields, blobs: list[int]) -> None:
-        axis = layer.softmax_param.axis
-
-        def loss(values: list[Tensor]) -> Tensor:
-            scores, label = values
-            rows = scores.movedim(axis, -1).flatten(0, -2)
-            truth = label.flatten().long()
-            items = F.cross_entropy(rows, truth, reduction="none")
-            # A probability counts as at least FLT_MIN, of which the gradient knows nothing.
-            items = items - F.relu(items - 126 * math.log(2)).detach()
-            return normalised(items, truth, math.prod(scores.shape[:axis]), layer.loss_param)
-
-        self.joining(layer, loss)
+        axis, p = layer.softmax_param.axis, layer.loss_param
+        self.joining(layer, lambda values: softmax_loss(values[0], values[1], axis, p))
 
     def add_sigmoidcrossentropyloss(self, layer: Fields, blobs: list[int]) -> None:
-        def loss(values: list[Tensor]) -> Tensor:
-            scores, target = values
-            return F.binary_cross_entropy_with_logits(scores, target, reduction="sum") / scores.shape[0]
-
-        self.joining(layer, loss)
+        self.joining(layer, lambda values: sigmoid_loss(*values))
 
     def add_euclideanloss(self, layer: Fields, blobs: list[int]) -> None:
-        def loss(values: list[Tensor]) -> Tensor:
-            a, b = values
-            return (a - b).square().sum() / (2 * a.shape[0])
-
-        self.joining(layer, loss)
+        self.joining(layer, lambda values: euclidean_loss(*values))
 
     def add_hingeloss(self, layer: Fields, blobs: list[int]) -> None:
         squared = layer.hinge_loss_param.norm == layer.hinge_loss_param.L2
-
-        def loss(values: list[Tensor]) -> Tensor:
-            scores, label = values
-            scores = scores.flatten(1)
-            sign = 1 - 2 * F.one_hot(label.flatten().long(), scores.shape[1]).to(scores)
-            margins = F.relu(1 + sign * scores)
-            return (margins.square() if squared else margins).sum() / scores.shape[0]
-
-        self.joining(layer, loss)
+        self.joining(layer, lambda values: hinge_loss(values[0], values[1], squared))
 
 
-def normalised(items: Tensor, truth: Tensor, batch: int, p: Fields) -> Tensor:
-    """The sum of the items that count, divided as `p` says."""
-    valid = truth.numel()
-    if "ignore_label" in p.written:
-        counts = truth != p.ignore_label
-        items = torch.where(counts, items, 0.0)
-        valid = int(counts.sum())
-    by = {p.FULL: truth.numel(), p.VALID: valid, p.BATCH_SIZE: batch, p.NONE: 1}[p.normalization]
-    return items.sum() / max(by, 1)
+def scales_of_statistics(layers: Sequence[caffe_pb2.LayerParameter]) -> dict[str, caffe_pb2.LayerParameter]:
+    """By the name of each BatchNorm that a Scale, a factor for each channel, and nobody else reads: that Scale."""
+    result = {}
+    for at, layer in enumerate(layers):
+        readers = [other for other in layers[at + 1 :] if layer.top[0] in other.bottom]
+        if layer.type == "BatchNorm" and readers and readers[0].type == "Scale":
+            scale, p = readers[0], readers[0].scale_param
+            alone = len(readers) == 1 or scale.top[0] == layer.top[0]
+            if alone and len(scale.bottom) == 1 and p.axis == 1 and p.num_axes == 1:
+                result[layer.name] = scale
+    return result

@@ -30,6 +30,7 @@ def main(
     weights: str | None = None,
     resume: bool = False,
     precision: caffe_ext.Precision = "float32",
+    pin: bool = True,
     defines: Mapping[str, str] = {},
     json: str | None = None,
 ) -> int:
@@ -57,6 +58,7 @@ def main(
             weights=weights,
             resume=resume,
             precision=precision,
+            pin=pin,
         )
         check_folder(config.snapshot_dir)
         plan = _plan(model, compiled, solver, config)

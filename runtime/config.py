@@ -1,7 +1,6 @@
 """The settings of a run, all plain values: what the model's `spark (...)` says, overridden by the command line."""
 
 import dataclasses
-import os
 import pathlib
 import re
 import secrets
@@ -11,6 +10,7 @@ from ..caffe_ext import Precision
 from ..errors import ClusterError, ModelError, UsageError
 from ..proto import caffe_pb2, sparknet_pb2
 from .average import Momentum
+from .cores import cores
 
 _LOCAL = re.compile(r"local(?:\[\s*(\d+|\*)\s*(?:,\s*(\d+)\s*)?\])?")
 _LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\]")
@@ -36,6 +36,7 @@ class RunConfig:
     weights        .caffemodel to start from, by layer name; None: the solver's `weights`, if any
     resume         go on from the newest snapshot in snapshot_dir, with the seed that it began with
     precision      in which nets multiply; snapshots are float32, so that a run may go on in the other one
+    pin            whether workers that share this machine keep to cores of their own
 
     Of the solver's own settings, `display`, `test_interval`, `test_iter`, `snapshot`, `snapshot_format` and
     `snapshot_after_train` have no say here: progress is shown, tests and snapshots are made by rounds, a test takes
@@ -58,6 +59,7 @@ class RunConfig:
     weights: pathlib.Path | None = None
     resume: bool = False
     precision: Precision = "float32"
+    pin: bool = True
 
     @classmethod
     def resolve(
@@ -76,6 +78,7 @@ class RunConfig:
         weights: str | None = None,
         resume: bool = False,
         precision: Precision = "float32",
+        pin: bool = True,
     ) -> Self:
         """Puts the command line's settings (None: not given) over the model's, and those over the defaults.
 
@@ -121,12 +124,8 @@ class RunConfig:
             weights=None if weights is None else pathlib.Path(weights),
             resume=resume,
             precision=precision,
+            pin=pin,
         )
-
-
-def cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def slots(master: str) -> int | None:

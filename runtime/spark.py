@@ -24,7 +24,8 @@ from pyspark.errors import PySparkException
 from pyspark.java_gateway import launch_gateway
 
 from ..errors import ClusterError, SparkNetError
-from .config import cores, slots, too_few_slots
+from .config import slots, too_few_slots
+from .cores import cores
 from .data import Columns, Source
 from .shards import local_folder, remove_shards, shard
 
@@ -100,8 +101,13 @@ class Cluster:
     @property
     def threads(self) -> int:
         """Threads for the engine in each worker: its share of the cores."""
-        total = cores() if self.master.startswith("local[") else sum(self._executor_cores())
+        total = cores() if self.here else sum(self._executor_cores())
         return max(1, total // self.workers)
+
+    @property
+    def here(self) -> bool:
+        """Whether all workers are processes of this machine."""
+        return self.master.startswith("local[")
 
     def rows(self, name: str, source: Source) -> Rows:
         """The source's rows, cut into a partition for each worker; `name` tells them from the run's other rows."""

@@ -67,6 +67,7 @@ def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None 
             test=tuple(map(means.fill, plan.test.feeds if plan.test else ())),
             seed=config.seed,
             threads=cluster.threads,
+            neighbours=cluster.workers if cluster.here and config.pin else 1,
             send_history=config.momentum != "RESET",
             precision=config.precision,
         )

@@ -17,6 +17,7 @@ from ..errors import DivergedError, EngineError, LayerError, WeightsError
 from ..proto import caffe_pb2
 from .average import Array, mean
 from .batches import batch_rows, derive
+from .cores import pin
 from .shards import Shard
 
 # Weights by layer name, as they travel to nets of another phase.
@@ -48,6 +49,7 @@ class Job:
     threads      of the engine, in each worker
     send_history whether a round gives back the solver's history
     precision    in which nets multiply
+    neighbours   workers that share a machine, each on cores of its own; 1: workers run where the system puts them
     """
 
     run: str
@@ -60,6 +62,7 @@ class Job:
     threads: int
     send_history: bool
     precision: caffe_ext.Precision = "float32"
+    neighbours: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Tested:
 
 def prepare(shard: Shard, partition: int, job: Job) -> int:
     """Makes what a round of training needs besides its arguments; gives the partition's rows."""
-    del partition
+    _take_cores(partition, job)
     _engines.solver(job)
     return int(shard.rows)
 
@@ -107,7 +110,7 @@ def train_round(
     the loss or a weight is no longer finite, and whatever the engine raises.
     """
     started = time.perf_counter()
-    caffe_ext.set_num_threads(job.threads)
+    _take_cores(partition, job)
     solver = _engines.solver(job)
     net = solver.net
     net.flat_data[:] = weights
@@ -148,8 +151,7 @@ def test(shard: Shard, partition: int, job: Job, params: Params) -> Tested:
     Outputs of one number count (accuracies, losses), each a mean over its batch; the last batch, which may be
     smaller, is computed at its own size.
     """
-    del partition  # all that is left of it are its rows
-    caffe_ext.set_num_threads(job.threads)
+    _take_cores(partition, job)
     net = _engines.test_net(job)
     for layer, blobs in net.params.items():
         for blob, trained in zip(blobs, params.get(layer, ()), strict=False):
@@ -255,6 +257,12 @@ class _Engines:
 
 
 _engines = _Engines()
+
+
+def _take_cores(partition: int, job: Job) -> None:
+    caffe_ext.set_num_threads(job.threads)
+    if job.neighbours > 1:
+        pin(partition, job.neighbours)
 
 
 def _resize(net: caffe_ext.Net, job: Job, rows: int) -> None:

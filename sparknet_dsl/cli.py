@@ -289,6 +289,11 @@ def _color() -> bool:
 @click.option("--weights", metavar="FILE", help="Start from the weights in a .caffemodel.")
 @click.option("--resume", is_flag=True, help="Go on from the newest snapshot.")
 @precision_option
+@click.option(
+    "--pin/--no-pin",
+    default=True,
+    help="Whether workers that share this machine keep to cores of their own.  [default: --pin]",
+)
 @define_option
 @click.option("--json", metavar="FILE", help="Write one event per line (start, round, test, snapshot, end) to FILE.")
 @click.version_option(**VERSION)
@@ -305,6 +310,7 @@ def run_command(
     weights: str | None,
     resume: bool,
     precision: "Precision",
+    pin: bool,
     defines: dict[str, str],
     json: str | None,
 ) -> None:
@@ -339,6 +345,7 @@ def run_command(
             weights=weights,
             resume=resume,
             precision=precision,
+            pin=pin,
             defines=defines,
             json=json,
         )

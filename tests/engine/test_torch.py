@@ -5,14 +5,12 @@ TOLERANCE times the largest value of an array, or 1. PyTorch is not among the te
 torch==2.13.0. SPARKNET_TORCH_NETS=5000 compares as many nets.
 """
 
-import importlib.util
 import os
-import pathlib
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from bench_modules import bench_module
 from google.protobuf import text_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,18 +24,6 @@ NETS = int(os.environ.get("SPARKNET_TORCH_NETS", "40"))
 TOLERANCE = 2e-4
 FILLER = "weight_filler { type: 'gaussian' std: 0.4 } bias_filler { type: 'gaussian' std: 0.2 }"
 Shape = tuple[int, ...]
-
-
-def torch_net() -> ModuleType:
-    path = pathlib.Path(__file__).resolve().parents[2] / "bench" / "torch_net.py"
-    spec = importlib.util.spec_from_file_location("torch_net", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TORCH_NET = torch_net()
 
 
 class Builder:
@@ -301,7 +287,7 @@ def compare(build: Builder, seed: int) -> None:
         values = rng.integers(0, classes, shape) if classes else rng.standard_normal(shape)
         ours.blobs[name].data[...] = values
         inputs.append(torch.tensor(ours.blobs[name].data.astype(np.float64), requires_grad=not classes))
-    theirs = TORCH_NET.TorchNet(build.net, params)
+    theirs = bench_module("torch_net").TorchNet(build.net, params)
     with np.errstate(all="ignore"):
         ours.forward()
         ours.backward()

@@ -4,7 +4,8 @@ import pytest
 
 from sparknet_dsl.errors import ClusterError, ModelError, SparkNetError, UsageError
 from sparknet_dsl.proto import caffe_pb2, sparknet_pb2
-from sparknet_dsl.runtime.config import RunConfig, cores, slots
+from sparknet_dsl.runtime.config import RunConfig, slots
+from sparknet_dsl.runtime.cores import cores
 
 SOLVER = caffe_pb2.SolverParameter(max_iter=1001)
 
@@ -28,6 +29,11 @@ def test_the_command_line_wins_over_the_model_and_the_model_over_the_defaults():
     config = RunConfig.resolve(spark, SOLVER, workers=1, tau=20, rounds=2, seed=9, snapshot_dir="/s", train="digits:")
     assert (config.workers, config.tau, config.rounds, config.seed, config.train) == (1, 20, 2, 9, "digits:")
     assert str(config.snapshot_dir) == "/s"
+
+
+def test_workers_are_pinned_unless_that_is_refused():
+    assert RunConfig.resolve(None, SOLVER).pin
+    assert not RunConfig.resolve(None, SOLVER, pin=False).pin
 
 
 def test_the_solvers_seed_is_taken_where_nothing_else_is_said():

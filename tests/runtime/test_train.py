@@ -21,7 +21,8 @@ from sparknet_dsl.proto import caffe_pb2
 from sparknet_dsl.runtime import feeds, train, worker
 from sparknet_dsl.runtime.average import mean
 from sparknet_dsl.runtime.batches import batch_rows
-from sparknet_dsl.runtime.config import RunConfig, cores
+from sparknet_dsl.runtime.config import RunConfig
+from sparknet_dsl.runtime.cores import cores
 from sparknet_dsl.runtime.events import Round, Snapshot, Start, Test
 from sparknet_dsl.runtime.plan import Plan, plain_solver
 from sparknet_dsl.runtime.spark import Cluster
@@ -131,6 +132,20 @@ def test_one_worker_equals_the_plain_solver(spark, config):
     for layer, blobs in learned(result).items():
         for got, blob in zip(blobs, solver.net.params[layer], strict=True):
             np.testing.assert_array_equal(got, blob.data)
+
+
+@pytest.mark.parametrize(("pin", "neighbours"), [(True, 2), (False, 1)])
+def test_workers_of_one_machine_are_neighbours(spark, config, monkeypatch, pin, neighbours):
+    jobs = []
+
+    def stop(cluster, rows, function, job, *rest):
+        jobs.append(job)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Cluster, "each", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(spark, plan(), dataclasses.replace(config, pin=pin))
+    assert [(job.neighbours, job.threads) for job in jobs] == [(neighbours, max(1, cores() // 2))]
 
 
 def test_a_test_is_exact_over_all_workers(spark, config):

@@ -180,6 +180,18 @@ def test_a_loss_that_is_no_number(tmp_path, bad):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("neighbours", "wanted"), [(1, []), (4, [(2, 4)] * 3)])
+def test_whatever_a_worker_does_it_does_on_its_own_cores(tmp_path, monkeypatch, neighbours, wanted):
+    calls = []
+    monkeypatch.setattr(worker, "pin", lambda *arguments: calls.append(arguments))
+    job = small_job(small_net(), small_solver(), neighbours=neighbours)
+    shard = small_shard(tmp_path)
+    worker.prepare(shard, 2, job)
+    train_round(shard, 2, job, first_weights(job), None, 0, 0, 1)
+    worker.test(shard, 2, job, {})
+    assert calls == wanted
+
+
 def test_the_engine_can_be_used_after_an_error(tmp_path):
     job = small_job(small_net(), small_solver())
     shard = small_shard(tmp_path)
