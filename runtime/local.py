@@ -150,7 +150,7 @@ class _Trainer(caffe_ext.Solver):
     """A solver that tells of its displays, tests and snapshots."""
 
     def __init__(self, plan: LocalPlan, emit: Emit) -> None:
-        super().__init__(_param(plan), plan.net, seed=plan.seed, precision=plan.precision)
+        super().__init__(_param(plan), plan.net, seed=plan.seed, memory="reuse", precision=plan.precision)
         self._plan = plan
         self._emit = emit
         self._name = checkpoint_name(plan.solver, plan.name)

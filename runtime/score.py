@@ -53,7 +53,9 @@ def main(
             f"--iterations counts batches of a net that reads its data itself; of {fed.uri} all rows count"
         )
     with reading_itself("--test SRC"):
-        net = caffe_ext.Net(message, caffe_ext.TEST, level=message.state.level, seed=SEED, precision=precision)
+        net = caffe_ext.Net(
+            message, caffe_ext.TEST, level=message.state.level, seed=SEED, memory="reuse", precision=precision
+        )
     paths = [pathlib.Path(path) for path in weights]
     checkpoint.start_from(paths, net, compiled.name)
     began = time.perf_counter()

@@ -237,7 +237,7 @@ class _Engines:
         if self._solver is None:
             solver = caffe_pb2.SolverParameter.FromString(job.solver)
             net = caffe_pb2.NetParameter.FromString(job.train_net)
-            self._solver = caffe_ext.Solver(solver, net, seed=job.seed, precision=job.precision)
+            self._solver = caffe_ext.Solver(solver, net, seed=job.seed, memory="reuse", precision=job.precision)
         return self._solver
 
     def test_net(self, job: Job) -> caffe_ext.Net:
@@ -245,7 +245,12 @@ class _Engines:
         if self._test_net is None:
             net = caffe_pb2.NetParameter.FromString(job.test_net)
             self._test_net = caffe_ext.Net(
-                net, caffe_ext.TEST, level=net.state.level, seed=job.seed, precision=job.precision
+                net,
+                caffe_ext.TEST,
+                level=net.state.level,
+                seed=job.seed,
+                memory="reuse",
+                precision=job.precision,
             )
             self.test_batch = self._test_net.blobs[job.test[0].top].shape[0]
         return self._test_net
