@@ -146,6 +146,11 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
         int64_t level
         vector[string] stages
 
+    cdef cppclass NetOptions:
+        bool keep
+        bool fuse
+        CPrecision precision
+
     cdef cppclass Problem:
         int index
         string layer
@@ -165,6 +170,8 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
         vector[CBlob*] top
         vector[bool] propagate_down
         bool needs_backward
+        int absorbed
+        int absorbed_backward
         vector[int] param_ids
 
     cdef cppclass Learnable:
@@ -177,7 +184,7 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
 
     cdef cppclass CNet "sparknet::Net":
         CNet(const CMessage& param, const NetState& state, uint64_t seed,
-             const map[string, Shape]& supplied, CPrecision precision) except +raise_error
+             const map[string, Shape]& supplied, const NetOptions& options) except +raise_error
         @staticmethod
         unique_ptr[CNet] check(const CMessage& param, const NetState& state, const map[string, Shape]& supplied,
                                vector[Problem]& problems) except +raise_error

@@ -4,7 +4,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from .report import Precision
 
 # Called with the number of a layer.
 Callback = Callable[[int], object]
+Memory = Literal["all", "reuse"]
 
 
 class Net:
@@ -38,7 +39,13 @@ class Net:
     `layers` has each Layer in order (of type Python: the object of the user's own class), `layer_dict` by name.
     `inputs` are the tops of source layers that the caller feeds, `outputs` the blobs that no layer reads, in
     alphabetical order. Automatic Splits appear among layers and blobs under Caffe's names. With `debug_info` in the
-    net every pass is logged.
+    net every pass is logged, layer by layer: then `memory` is "all" and `fusion` off.
+
+    Layers that work in place may run as one with the layer before them (BatchNorm, Scale and ReLU), as long as a pass
+    includes them all; `fusion=False` runs each on its own. With `memory="reuse"` blobs give their memory to others as
+    soon as no layer needs what it holds: what a backward pass leaves for sure are parameters' gradients, outputs and
+    inputs, after a forward pass in TEST outputs and inputs. Other values can be looked at only by who has asked for
+    their array before, which keeps them.
 
     Data layers that name a source read it, a batch before each pass; those without one are fed by the caller.
 
@@ -60,8 +67,12 @@ class Net:
         level: int = 0,
         stages: Sequence[str] | None = None,
         seed: int | None = None,
+        memory: Memory = "all",
+        fusion: bool = True,
         precision: Precision = "float32",
     ) -> None:
+        if memory not in ("all", "reuse"):
+            raise EngineError(f'memory is "all" or "reuse", not {memory!r}')
         if isinstance(phase, int):
             if legacy_phase is not None:
                 raise EngineError("Net takes (network_file, phase) or (network_file, weights, phase)")
@@ -74,7 +85,18 @@ class Net:
         all_stages = [*self._message.state.stage, *(stages or ())]
         seed = pick_seed(seed)
         data_layers = DataLayers(self._message, self.phase, level, all_stages, seed)
-        self._native = _native.Net(self._message, self.phase, level, all_stages, seed, data_layers.shapes, precision)
+        looked_at = self._message.debug_info  # all values, of every layer
+        self._native = _native.Net(
+            self._message,
+            self.phase,
+            level,
+            all_stages,
+            seed,
+            data_layers.shapes,
+            keep=memory == "all" or looked_at,
+            fuse=fusion and not looked_at,
+            precision=precision,
+        )
         data_layers.attach(self._native)
         self._data_layers = data_layers
 

@@ -182,7 +182,7 @@ dnnl::memory::desc ConvolutionBase::values_desc(const Shape& shape, Type type, T
   constexpr int64_t kImage = 4;   // so few channels have kernels of their own
   const auto blocks = [](int64_t channels) { return (channels + kBlock - 1) / kBlock * kBlock; };
   const int64_t a = channels_ / groups_, b = outputs_ / groups_;
-  const bool wasteful = std::min(a, b) > kImage && 4 * blocks(a) * blocks(b) > 5 * a * b;
+  const bool wasteful = std::min(a, b) > kImage && 2 * blocks(a) * blocks(b) > 3 * a * b;
   return wasteful && groups_ == 1 ? channels_last_desc(folded(shape)) : any_desc(folded(shape));
 }
 

@@ -19,6 +19,7 @@ class ConvolutionBase : public Layer {
   void setup(const Blobs& bottom, const Blobs& top) override;
   void reshape(const Blobs& bottom, const Blobs& top) override;
   int64_t multiply_adds(const Blobs& bottom, const Blobs& top) const override;
+  bool keeps_top() const override { return false; }
 
  protected:
   // `transposed`: the bottoms are the narrow arrays.

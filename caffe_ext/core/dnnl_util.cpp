@@ -97,7 +97,8 @@ dnnl::memory read_memory(const Tensor& tensor, const dnnl::memory::desc& desc) {
 }
 
 dnnl::memory overwrite_memory(Tensor& tensor, const dnnl::memory::desc& desc) {
-  return wrap_memory(desc, tensor.overwrite_as(layout_of(desc)));
+  // oneDNN's primitives write the padding of what they write.
+  return wrap_memory(desc, tensor.overwrite_as(layout_of(desc), true));
 }
 
 dnnl::memory make_memory(const dnnl::memory::desc& desc) { return {desc, dnnl_engine()}; }

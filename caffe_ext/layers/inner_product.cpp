@@ -1,6 +1,5 @@
-#include <optional>
+#include <algorithm>
 
-#include "core/dnnl_util.h"
 #include "core/error.h"
 #include "core/layer.h"
 #include "core/matrix.h"
@@ -9,8 +8,8 @@ namespace sparknet {
 
 // y = W x + b ("fully connected"): the axes from `axis` on are one vector of K values, those before it the M rows.
 //
-// Weights: num_output × K, or K × num_output with `transpose`. They are used as they lie: for as few rows as a batch
-// has, reordering them would cost as much as multiplying with them.
+// Weights: num_output × K, or K × num_output with `transpose`. They are used as they lie (core/matrix.cpp): for as few
+// rows as a batch has, reordering them would cost as much as multiplying with them.
 class InnerProductLayer : public Layer {
  public:
   using Layer::Layer;
@@ -42,21 +41,18 @@ class InnerProductLayer : public Layer {
     Shape output(shape.begin(), shape.begin() + axis_);
     output.push_back(outputs_);
     top[0]->reshape(output);
-    const int64_t rows = count(shape, 0, axis_);
-    if (rows != rows_) forward_.reset();
-    rows_ = rows;
+    rows_ = count(shape, 0, axis_);
   }
 
   void forward(const Blobs& bottom, const Blobs& top) override {
     if (rows_ == 0) return;
-    if (!forward_) make_forward();
-    const auto& pd = *pd_;
-    std::unordered_map<int, dnnl::memory> arguments = {
-        {DNNL_ARG_SRC, wrap_memory(pd.src_desc(), bottom[0]->data.read())},
-        {DNNL_ARG_WEIGHTS, wrap_memory(pd.weights_desc(), params[0]->data.read())},
-        {DNNL_ARG_DST, wrap_memory(pd.dst_desc(), top[0]->data.overwrite())}};
-    if (bias_) arguments[DNNL_ARG_BIAS] = wrap_memory(plain_desc({1, outputs_}), params[1]->data.read());
-    execute(*forward_, arguments);
+    float* y = top[0]->data.overwrite();
+    if (bias_) {
+      const float* bias = params[1]->data.read();
+      for (int64_t row = 0; row < rows_; ++row) std::copy_n(bias, outputs_, y + row * outputs_);
+    }
+    multiply('N', transpose_ ? 'N' : 'T', rows_, outputs_, inputs_, bottom[0]->data.read(), params[0]->data.read(),
+             bias_ ? 1.0f : 0.0f, y);
   }
 
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
@@ -83,21 +79,9 @@ class InnerProductLayer : public Layer {
   int64_t multiply_adds(const Blobs&, const Blobs&) const override { return rows_ * inputs_ * outputs_; }
 
  private:
-  void make_forward() {
-    using dnnl::memory;
-    const auto f32 = memory::data_type::f32;
-    const memory::desc weights({inputs_, outputs_}, f32,
-                               transpose_ ? memory::dims{outputs_, 1} : memory::dims{1, inputs_});
-    const memory::desc bias = bias_ ? plain_desc({1, outputs_}) : memory::desc();
-    pd_.emplace(dnnl_engine(), plain_desc({rows_, inputs_}), weights, bias, plain_desc({rows_, outputs_}));
-    forward_.emplace(*pd_);
-  }
-
   int axis_ = 1;
   int64_t rows_ = 0, inputs_ = 0, outputs_ = 0;
   bool transpose_ = false, bias_ = true;
-  std::optional<dnnl::matmul::primitive_desc> pd_;
-  std::optional<dnnl::matmul> forward_;
 };
 
 REGISTER_LAYER(InnerProductLayer, LayerSpec("InnerProduct", "matrix product with learned weights, plus a bias")

@@ -88,6 +88,27 @@ def test_inner_product(transpose: bool) -> None:
         close(net.blobs["x0"].diff, (dy.reshape(6, 5) @ matrix).reshape(2, 3, 4, 2))
 
 
+# Weights that no cache holds take other ways through core/matrix.cpp, by the number of rows.
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs", "transpose"),
+    [(1, 701, 803, False), (3, 701, 803, False), (3, 701, 803, True), (50, 2101, 4003, False), (50, 2101, 4003, True)],
+)
+def test_inner_product_with_large_weights(rows: int, inputs: int, outputs: int, transpose: bool) -> None:
+    field = f"num_output: {outputs} transpose: {str(transpose).lower()}"
+    net = net_of(f'type: "InnerProduct" inner_product_param {{ {field} }}', (rows, inputs))
+    weights, bias = (blob.data for blob in net.params["l"])
+    matrix, x = weights.T if transpose else weights, net.blobs["x0"].data
+    np.testing.assert_allclose(run(net), x @ matrix.T + bias, rtol=1e-4, atol=1e-3)
+    dy = net.blobs["y"].diff
+    dy[...] = RNG.standard_normal(dy.shape)
+    net.clear_param_diffs()
+    for times in (1, 2):
+        net.backward()
+        dw = times * (dy.T @ x)
+        np.testing.assert_allclose(net.params["l"][0].diff, dw.T if transpose else dw, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(net.blobs["x0"].diff, dy @ matrix, rtol=1e-4, atol=1e-3)
+
+
 def test_average_of_an_empty_window_is_zero() -> None:
     net = net_of('type: "Pooling" pooling_param { pool: AVE kernel_size: 2 stride: 3 }', (1, 2, 4, 9))
     got = run(net)
