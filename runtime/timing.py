@@ -110,9 +110,7 @@ def measure(
     Inputs hold random numbers from [0, 1), which count as class 0 where they are labels. Raises LayerError.
     """
     number = caffe_ext.TRAIN if phase == "TRAIN" else caffe_ext.TEST
-    net = caffe_ext.Net(
-        message, number, level=message.state.level, seed=SEED, memory="reuse", precision=precision
-    )
+    net = caffe_ext.Net(message, number, level=message.state.level, seed=SEED, memory="reuse", precision=precision)
     report = caffe_ext.check_net(message, number, level=message.state.level)
     random = np.random.default_rng(SEED)
     for name in net.inputs:
