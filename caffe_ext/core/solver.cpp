@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
+#include "core/vector_math.h"
 
 namespace sparknet {
 
@@ -33,12 +34,7 @@ inline float regularized(const Update& u, float gradient, float weight) {
 // w: the parameter, g: its gradient, h and k: its first and second history array.
 using Rule = void (*)(const Update& u, int64_t count, const float* g, float* w, float* h, float* k);
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 // The loops below are bound by memory only when they use the widest vectors.
-#define SPARKNET_WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define SPARKNET_WIDE
-#endif
 
 SPARKNET_WIDE void sgd(const Update& u, int64_t count, const float* g, float* w, float* h, float*) {
   for (int64_t i = 0; i < count; ++i) {
@@ -99,6 +95,13 @@ SPARKNET_WIDE void adamw(const Update& u, int64_t count, const float* g, float* 
     k[i] = u.decay2 * k[i] + (1.0f - u.decay2) * d * d;
     w[i] -= u.shrink * w[i] + u.rate * h[i] / (std::sqrt(k[i]) + u.delta);
   }
+}
+
+SPARKNET_WIDE double sum_of_squares(const float* values, int64_t count) {
+  double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += static_cast<double>(values[i]) * values[i];
+  return sum;
 }
 
 struct SolverType {
@@ -275,9 +278,7 @@ double Solver::gradient_scale() const {
       for (int64_t index = begin; index < end; ++index) {
         const Piece& piece = pieces_[index];
         const float* g = net_.flat_diff().get() + net_.learnable()[piece.param].offset;
-        double sum = 0.0;
-        for (int64_t i = piece.begin; i < piece.end; ++i) sum += static_cast<double>(g[i]) * g[i];
-        sums[index] = sum;
+        sums[index] = sum_of_squares(g + piece.begin, piece.end - piece.begin);
       }
     });
     const double norm = std::sqrt(std::accumulate(sums.begin(), sums.end(), 0.0));
