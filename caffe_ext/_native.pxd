@@ -88,6 +88,10 @@ cdef extern from "core/layer.h" namespace "sparknet" nogil:
     cdef enum class CPhase "sparknet::Phase":
         pass
 
+    cdef enum class CPrecision "sparknet::Precision":
+        kFloat32
+        kBfloat16
+
     cdef cppclass Layer:
         vector[shared_ptr[CBlob]] params
         vector[bool] param_gradient
@@ -142,6 +146,11 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
         int64_t level
         vector[string] stages
 
+    cdef cppclass NetOptions:
+        bool keep
+        bool fuse
+        CPrecision precision
+
     cdef cppclass Problem:
         int index
         string layer
@@ -161,6 +170,8 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
         vector[CBlob*] top
         vector[bool] propagate_down
         bool needs_backward
+        int absorbed
+        int absorbed_backward
         vector[int] param_ids
 
     cdef cppclass Learnable:
@@ -173,7 +184,7 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
 
     cdef cppclass CNet "sparknet::Net":
         CNet(const CMessage& param, const NetState& state, uint64_t seed,
-             const map[string, Shape]& supplied) except +raise_error
+             const map[string, Shape]& supplied, const NetOptions& options) except +raise_error
         @staticmethod
         unique_ptr[CNet] check(const CMessage& param, const NetState& state, const map[string, Shape]& supplied,
                                vector[Problem]& problems) except +raise_error

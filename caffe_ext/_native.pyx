@@ -162,6 +162,14 @@ cdef NetState state_of(int phase, int64_t level, stages) except *:
     return state
 
 
+cdef CPrecision precision_of(precision) except *:
+    if precision == "float32":
+        return CPrecision.kFloat32
+    if precision == "bf16":
+        return CPrecision.kBfloat16
+    raise EngineError(f"precision is float32 or bf16, not {precision}")
+
+
 cdef map[string, Shape] shapes_of(shapes) except *:
     cdef map[string, Shape] result
     for name, shape in shapes.items():
@@ -544,17 +552,23 @@ cdef class Net:
     # Fills data layers before a pass and writes files after it (data_layers.py); None in most nets.
     cdef public object data_layers
 
-    def __init__(self, message, int phase, int64_t level, stages, uint64_t seed, shapes):
+    def __init__(
+        self, message, int phase, int64_t level, stages, uint64_t seed, shapes, bint keep, bint fuse, precision
+    ):
         cdef CMessage param = message_of(message)
         cdef NetState state = state_of(phase, level, stages)
         cdef map[string, Shape] supplied = shapes_of(shapes)
+        cdef NetOptions options
+        options.keep = keep
+        options.fuse = fuse
+        options.precision = precision_of(precision)
         self.guard = Guard()
         outer = getattr(_building, "guard", None)  # a layer in Python may build a net of its own
         _building.guard = self.guard
         self.guard.enter()
         try:
             with nogil:
-                self.net.reset(new CNet(param, state, seed, supplied))
+                self.net.reset(new CNet(param, state, seed, supplied, options))
         finally:
             self.guard.leave()
             _building.guard = outer
@@ -614,6 +628,13 @@ cdef class Net:
             ]
             result.append((bottoms, params))
         return result
+
+    def absorbed(self) -> list:
+        """Of each layer: how many of those after it its forward pass does as well, and its backward pass."""
+        return [
+            (self.net.get().layers()[i].absorbed, self.net.get().layers()[i].absorbed_backward)
+            for i in range(self.net.get().layers().size())
+        ]
 
     def layouts(self) -> list:
         """Of each blob: the layout that its data has now, in oneDNN's words (nChw16c); "" for row-major."""

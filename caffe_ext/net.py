@@ -4,7 +4,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,9 +20,11 @@ from .messages import net_message
 from .python_layer import Layer
 from .report import TEST as TEST
 from .report import TRAIN as TRAIN
+from .report import Precision
 
 # Called with the number of a layer.
 Callback = Callable[[int], object]
+Memory = Literal["all", "reuse"]
 
 
 class Net:
@@ -37,12 +39,21 @@ class Net:
     `layers` has each Layer in order (of type Python: the object of the user's own class), `layer_dict` by name.
     `inputs` are the tops of source layers that the caller feeds, `outputs` the blobs that no layer reads, in
     alphabetical order. Automatic Splits appear among layers and blobs under Caffe's names. With `debug_info` in the
-    net every pass is logged.
+    net every pass is logged, layer by layer: then `memory` is "all" and `fusion` off.
+
+    Layers that work in place may run as one with the layer before them (BatchNorm, Scale and ReLU), as long as a pass
+    includes them all; `fusion=False` runs each on its own. With `memory="reuse"` blobs give their memory to others as
+    soon as no layer needs what it holds: what a backward pass leaves for sure are parameters' gradients, outputs and
+    inputs, after a forward pass in TEST outputs and inputs. Other values can be looked at only by who has asked for
+    their array before, which keeps them.
 
     Data layers that name a source read it, a batch before each pass; those without one are fed by the caller.
 
+    With `precision` "bf16" convolutions and inner products multiply in bfloat16 (8 bits of mantissa), which CPUs with
+    AMX do several times faster, and add up in float32; blobs, parameters and gradients are float32 all the same.
+
     Raises LayerError, naming the layer, for what the engine refuses and for data that cannot be read, EngineError for a
-    net's file that cannot be read.
+    net's file that cannot be read, and for bf16 on a CPU without AVX-512.
     A net serves one thread at a time; another one is refused while it computes.
     """
 
@@ -56,7 +67,12 @@ class Net:
         level: int = 0,
         stages: Sequence[str] | None = None,
         seed: int | None = None,
+        memory: Memory = "all",
+        fusion: bool = True,
+        precision: Precision = "float32",
     ) -> None:
+        if memory not in ("all", "reuse"):
+            raise EngineError(f'memory is "all" or "reuse", not {memory!r}')
         if isinstance(phase, int):
             if legacy_phase is not None:
                 raise EngineError("Net takes (network_file, phase) or (network_file, weights, phase)")
@@ -69,7 +85,18 @@ class Net:
         all_stages = [*self._message.state.stage, *(stages or ())]
         seed = pick_seed(seed)
         data_layers = DataLayers(self._message, self.phase, level, all_stages, seed)
-        self._native = _native.Net(self._message, self.phase, level, all_stages, seed, data_layers.shapes)
+        looked_at = self._message.debug_info  # all values, of every layer
+        self._native = _native.Net(
+            self._message,
+            self.phase,
+            level,
+            all_stages,
+            seed,
+            data_layers.shapes,
+            keep=memory == "all" or looked_at,
+            fuse=fusion and not looked_at,
+            precision=precision,
+        )
         data_layers.attach(self._native)
         self._data_layers = data_layers
 

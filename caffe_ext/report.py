@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ..proto import caffe_pb2
 from . import _native
 
 TRAIN = 0
 TEST = 1
+
+# In which a net multiplies.
+Precision = Literal["float32", "bf16"]
 
 Shape = tuple[int, ...]
 

@@ -15,7 +15,8 @@ from ..files import exists
 from ..proto import caffe_pb2
 from . import _native, debug
 from .messages import net_message, solver_message
-from .net import TEST, TRAIN, Net, pick_seed
+from .net import TEST, TRAIN, Memory, Net, pick_seed
+from .report import Precision
 from .state import read_state, write_state
 from .weights import Array, fit
 
@@ -32,7 +33,8 @@ class Solver:
 
     `net` replaces the net that `param` names. `seed` replaces `random_seed`; without either, weights are filled by
     chance. Paths inside `param` are relative to the working directory, as in Caffe. Nets for tests are built where
-    `test_iter` asks for them; they get the train net's weights before each test.
+    `test_iter` asks for them; they get the train net's weights before each test. `memory`, `fusion` and `precision` are
+    those of all nets (see Net); weights, gradients and the update are float32 in any case.
 
     Raises EngineError for settings that make no sense, LayerError for what a layer refuses.
     """
@@ -45,6 +47,9 @@ class Solver:
         net: str | os.PathLike[str] | caffe_pb2.NetParameter | None = None,
         *,
         seed: int | None = None,
+        memory: Memory = "all",
+        fusion: bool = True,
+        precision: Precision = "float32",
     ) -> None:
         self.param = solver_message(param)
         if self._type is not None:
@@ -53,10 +58,27 @@ class Solver:
         if seed is None and self.param.random_seed >= 0:
             seed = self.param.random_seed
         self._seed = pick_seed(seed)
-        self.net = _build(
-            net_message(net) if net is not None else _train_net(self.param), TRAIN, self.param.train_state, self._seed
-        )
-        self.test_nets = [_build(message, TEST, state, self._seed) for message, state in _test_nets(self.param, net)]
+
+        def build(message: caffe_pb2.NetParameter, phase: int, state: caffe_pb2.NetState) -> Net:
+            # The solver's state adds to the net's own, which adds to the phase.
+            merged = caffe_pb2.NetState(phase=caffe_pb2.Phase.Name(phase))
+            merged.MergeFrom(message.state)
+            merged.MergeFrom(state)
+            message.ClearField("state")
+            return Net(
+                message,
+                int(merged.phase),
+                level=merged.level,
+                stages=merged.stage,
+                seed=self._seed,
+                memory=memory,
+                fusion=fusion,
+                precision=precision,
+            )
+
+        train_net = net_message(net) if net is not None else _train_net(self.param)
+        self.net = build(train_net, TRAIN, self.param.train_state)
+        self.test_nets = [build(message, TEST, state) for message, state in _test_nets(self.param, net)]
         self._native = _native.Solver(self.param, self.net._native)
         self._callbacks: list[tuple[Callable[[], object], Callable[[], object]]] = []
         self._losses: deque[float] = deque(maxlen=max(1, self.param.average_loss))
@@ -350,25 +372,18 @@ class AdamSolver(Solver):
     _type = "Adam"
 
 
-def get_solver(param: str | os.PathLike[str] | caffe_pb2.SolverParameter) -> Solver:
-    """The solver of the type that `param` names, as an instance of its class."""
+def get_solver(
+    param: str | os.PathLike[str] | caffe_pb2.SolverParameter, *, precision: Precision = "float32"
+) -> Solver:
+    """The solver of the type that `param` names, as an instance of its class; `precision` as for Solver."""
     message = solver_message(param)
     kinds = {kind._type: kind for kind in Solver.__subclasses__()}
-    return kinds.get(message.type, Solver)(param)
+    return kinds.get(message.type, Solver)(param, precision=precision)
 
 
 def _plain(values: Any) -> Any:
     """One number as a float, more as they are."""
     return float(values.item()) if values.size == 1 else values
-
-
-def _build(message: caffe_pb2.NetParameter, phase: int, state: caffe_pb2.NetState, seed: int) -> Net:
-    # The solver's state adds to the net's own, which adds to the phase.
-    merged = caffe_pb2.NetState(phase=caffe_pb2.Phase.Name(phase))
-    merged.MergeFrom(message.state)
-    merged.MergeFrom(state)
-    message.ClearField("state")
-    return Net(message, int(merged.phase), level=merged.level, stages=merged.stage, seed=seed)
 
 
 def _train_net(param: caffe_pb2.SolverParameter) -> caffe_pb2.NetParameter:

@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Mapping
 
-from .. import Model
+from .. import Model, caffe_ext
 from ..errors import DataError
 from ..proto import caffe_pb2
 from .checkpoint import check_folder
@@ -29,6 +29,7 @@ def main(
     snapshot_dir: str | None = None,
     weights: str | None = None,
     resume: bool = False,
+    precision: caffe_ext.Precision = "float32",
     defines: Mapping[str, str] = {},
     json: str | None = None,
 ) -> int:
@@ -55,6 +56,7 @@ def main(
             test=test,
             weights=weights,
             resume=resume,
+            precision=precision,
         )
         check_folder(config.snapshot_dir)
         plan = _plan(model, compiled, solver, config)

@@ -67,6 +67,7 @@ def save(
         "workers": config.workers,
         "tau": config.tau,
         "momentum": config.momentum,
+        "precision": config.precision,
     }
     return write(folder, name, solver, settings, state.histories if config.momentum == "LOCAL" else ())
 

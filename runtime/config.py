@@ -7,6 +7,7 @@ import re
 import secrets
 from typing import Self, cast
 
+from ..caffe_ext import Precision
 from ..errors import ClusterError, ModelError, UsageError
 from ..proto import caffe_pb2, sparknet_pb2
 from .average import Momentum
@@ -34,6 +35,7 @@ class RunConfig:
     train, test    URIs that replace those of the model's data layers
     weights        .caffemodel to start from, by layer name; None: the solver's `weights`, if any
     resume         go on from the newest snapshot in snapshot_dir, with the seed that it began with
+    precision      in which nets multiply; snapshots are float32, so that a run may go on in the other one
 
     Of the solver's own settings, `display`, `test_interval`, `test_iter`, `snapshot`, `snapshot_format` and
     `snapshot_after_train` have no say here: progress is shown, tests and snapshots are made by rounds, a test takes
@@ -55,6 +57,7 @@ class RunConfig:
     test: str | None = None
     weights: pathlib.Path | None = None
     resume: bool = False
+    precision: Precision = "float32"
 
     @classmethod
     def resolve(
@@ -72,6 +75,7 @@ class RunConfig:
         test: str | None = None,
         weights: str | None = None,
         resume: bool = False,
+        precision: Precision = "float32",
     ) -> Self:
         """Puts the command line's settings (None: not given) over the model's, and those over the defaults.
 
@@ -116,6 +120,7 @@ class RunConfig:
             test=test,
             weights=None if weights is None else pathlib.Path(weights),
             resume=resume,
+            precision=precision,
         )
 
 

@@ -26,6 +26,7 @@ class Start:
 
     model        the net's name
     workers, tau, rounds, seed, master, momentum: the settings in force; all but seed null on one machine
+    precision    in which the nets multiply: float32 or bf16
     round, iteration: where it begins, 0 unless resumed
     max_iter     on one machine: the iteration where it ends
     batch        rows of an iteration on one worker (with iter_size)
@@ -42,6 +43,7 @@ class Start:
     seed: int
     master: str | None = None
     momentum: str | None = None
+    precision: str = "float32"
     round: int | None = None
     iteration: int
     max_iter: int | None = None

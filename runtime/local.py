@@ -42,6 +42,7 @@ class LocalPlan:
                   whose rows are all tested on, once, at the end
     weights       .caffemodel files to start from, by layer name
     snapshot      .solverstate to go on from; its weights and iteration take the place of those
+    precision     in which nets multiply
     """
 
     name: str
@@ -54,6 +55,7 @@ class LocalPlan:
     snapshot_dir: pathlib.Path
     weights: tuple[pathlib.Path, ...] = ()
     snapshot: pathlib.Path | None = None
+    precision: caffe_ext.Precision = "float32"
     notes: tuple[str, ...] = ()
 
 
@@ -66,7 +68,9 @@ def train(plan: LocalPlan, emit: Emit, signals: Signals) -> None:
     solver = _Trainer(plan, emit)
     notes = _begin(plan, solver)
     with tempfile.TemporaryDirectory(prefix="sparknet-") as folder:
-        rows = LocalRows(pathlib.Path(folder), plan.train, (pathlib.Path(), plan.folder), plan.snapshot_dir)
+        rows = LocalRows(
+            pathlib.Path(folder), plan.train, (pathlib.Path(), plan.folder), plan.snapshot_dir, plan.precision
+        )
         feed, test_feed = _feeds(plan, solver, rows)
         emit(_start(plan, solver, (*plan.notes, *rows.means.notes, *notes)))
         with solver.kept():
@@ -129,6 +133,7 @@ def _start(plan: LocalPlan, solver: "_Trainer", notes: tuple[str, ...]) -> Start
     return Start(
         model=plan.name,
         seed=plan.seed,
+        precision=plan.precision,
         iteration=solver.iter,
         max_iter=solver.param.max_iter,
         batch=solver.batch,
@@ -145,7 +150,7 @@ class _Trainer(caffe_ext.Solver):
     """A solver that tells of its displays, tests and snapshots."""
 
     def __init__(self, plan: LocalPlan, emit: Emit) -> None:
-        super().__init__(_param(plan), plan.net, seed=plan.seed)
+        super().__init__(_param(plan), plan.net, seed=plan.seed, precision=plan.precision)
         self._plan = plan
         self._emit = emit
         self._name = checkpoint_name(plan.solver, plan.name)
@@ -197,7 +202,7 @@ class _Trainer(caffe_ext.Solver):
                 "what they were; lower base_lr, or set clip_gradients"
             )
         with self._aside():
-            settings = {"round": 0, "seed": self._plan.seed, "workers": 1}
+            settings = {"round": 0, "seed": self._plan.seed, "workers": 1, "precision": self._plan.precision}
             files = checkpoint.write(self._plan.snapshot_dir, self._name, self, settings)
             self._saved = self.iter
             self._emit(Snapshot(iteration=self.iter, files=tuple(map(str, files))))

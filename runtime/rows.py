@@ -21,13 +21,20 @@ from .worker import Feed, Feeder, Job, Params, Tested
 class LocalRows:
     """The rows of sources, read when they are first asked for and kept in `folder`.
 
-    `means` finds the mean images, in `folders`, or from the rows of `train`, which are then kept in `kept`.
+    `means` finds the mean images, in `folders`, or from the rows of `train`, which are then kept in `kept`; tests
+    multiply in `precision`.
     """
 
     def __init__(
-        self, folder: pathlib.Path, train: Fed | None, folders: Sequence[pathlib.Path], kept: pathlib.Path
+        self,
+        folder: pathlib.Path,
+        train: Fed | None,
+        folders: Sequence[pathlib.Path],
+        kept: pathlib.Path,
+        precision: caffe_ext.Precision,
     ) -> None:
         self._folder = folder
+        self._precision = precision
         self._known: dict[tuple[str, Phase], Shard] = {}
 
         def sums(column: str) -> Sequence[tuple[npt.NDArray[np.float64], int]]:
@@ -64,6 +71,7 @@ class LocalRows:
             seed=seed,
             threads=caffe_ext.num_threads(),
             send_history=False,
+            precision=self._precision,
         )
         return worker.test(self.of(fed, "TEST"), 0, job, params)
 

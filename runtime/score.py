@@ -29,6 +29,7 @@ def main(
     source: str | None = None,
     iterations: int | None = None,
     threads: int | None = None,
+    precision: caffe_ext.Precision = "float32",
     defines: Mapping[str, str] = {},
     form: str = "text",
 ) -> None:
@@ -52,7 +53,7 @@ def main(
             f"--iterations counts batches of a net that reads its data itself; of {fed.uri} all rows count"
         )
     with reading_itself("--test SRC"):
-        net = caffe_ext.Net(message, caffe_ext.TEST, level=message.state.level, seed=SEED)
+        net = caffe_ext.Net(message, caffe_ext.TEST, level=message.state.level, seed=SEED, precision=precision)
     paths = [pathlib.Path(path) for path in weights]
     checkpoint.start_from(paths, net, compiled.name)
     began = time.perf_counter()
@@ -61,9 +62,8 @@ def main(
         # A mean image that was computed in training lies beside the weights.
         folders = (pathlib.Path(), pathlib.Path(model).parent, *(path.parent for path in paths))
         with tempfile.TemporaryDirectory(prefix="sparknet-") as folder:
-            tested = LocalRows(pathlib.Path(folder), None, folders, pathlib.Path(folder)).test(
-                fed, message, params, SEED
-            )
+            rows = LocalRows(pathlib.Path(folder), None, folders, pathlib.Path(folder), precision)
+            tested = rows.test(fed, message, params, SEED)
         found, count, of = tested.metrics, tested.rows, "rows"
     else:
         found, count, of = _batches(net, iterations or BATCHES), iterations or BATCHES, "batches"

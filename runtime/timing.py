@@ -34,7 +34,9 @@ class LayerTime:
                   parameters', where they are computed; 0 where nothing is multiplied (Pooling, ReLU)
     forward_bytes, backward_bytes: what has to be read and written at least, each array once; nothing for inputs, and
                   for tops that are another name for a bottom's memory
-    layouts       of each top: oneDNN's name for its layout after the pass, "" row-major
+    layouts       of each top: oneDNN's name for its layout after its forward pass, "" row-major
+    within        the layer whose forward pass does this one's, too, and whose backward pass does, where backward_ms is
+                  0; "" for none
     """
 
     name: str
@@ -46,6 +48,7 @@ class LayerTime:
     forward_bytes: int
     backward_bytes: int
     layouts: tuple[str, ...]
+    within: str
 
     @property
     def ms(self) -> float:
@@ -68,6 +71,7 @@ class NetTime:
     iterations: int
     threads: int
     isa: str
+    precision: str
     forward_ms: float
     backward_ms: float
     layers: tuple[LayerTime, ...]
@@ -94,14 +98,21 @@ def rate(flop: int, ms: float) -> float:
 
 
 def measure(
-    message: caffe_pb2.NetParameter, phase: Phase, iterations: int, clock: Callable[[], float] = time.perf_counter
+    message: caffe_pb2.NetParameter,
+    phase: Phase,
+    iterations: int,
+    clock: Callable[[], float] = time.perf_counter,
+    *,
+    precision: caffe_ext.Precision = "float32",
 ) -> NetTime:
     """Runs `message` layer by layer, `iterations` times after a warm-up; in phase TEST forward only.
 
     Inputs hold random numbers from [0, 1), which count as class 0 where they are labels. Raises LayerError.
     """
     number = caffe_ext.TRAIN if phase == "TRAIN" else caffe_ext.TEST
-    net = caffe_ext.Net(message, number, level=message.state.level, seed=SEED)
+    net = caffe_ext.Net(
+        message, number, level=message.state.level, seed=SEED, memory="reuse", precision=precision
+    )
     report = caffe_ext.check_net(message, number, level=message.state.level)
     random = np.random.default_rng(SEED)
     for name in net.inputs:
@@ -110,19 +121,27 @@ def measure(
     forward = np.zeros((iterations, count))
     backward = np.zeros((iterations, count))
     native = net._native
+    # Layers that run as one are timed as one.
+    absorbed = native.absorbed()
+    groups = _groups([forward for forward, _ in absorbed])
+    backward_groups = _groups([backward for _, backward in absorbed])
+    layouts: dict[str, str] = {}
     for i in range(-WARM_UP, iterations):
         native.clear_param_diffs()
-        for at in range(count):
+        for at, end in groups:
             began = clock()
-            native.forward(at, at + 1)
+            native.forward(at, end)
             if i >= 0:
                 forward[i, at] = clock() - began
-        for at in reversed(range(count if phase == "TRAIN" else 0)):
+            if i == -1:
+                found = dict(zip(net.blob_names, native.layouts(), strict=True))
+                layouts |= {top: found[top] for layer in net.layers[at:end] for top in net.top_names[layer.name]}
+        for at, end in reversed(backward_groups if phase == "TRAIN" else []):
             began = clock()
-            native.backward(at, at + 1)
+            native.backward(at, end)
             if i >= 0:
                 backward[i, at] = clock() - began
-    layouts = dict(zip(net.blob_names, native.layouts(), strict=True))
+    within = {at: net.layers[begin].name for begin, end in groups for at in range(begin + 1, end)}
     shared = native.shared()
     none: tuple[list[bool], list[bool]] = ([], [])
     gradients = native.gradients() if phase == "TRAIN" else [none] * count
@@ -141,6 +160,7 @@ def measure(
                 forward_bytes=_forward_bytes(net, layer, shared[at]),
                 backward_bytes=_backward_bytes(net, layer, shared[at], bottoms, params),
                 layouts=tuple(layouts[top] for top in net.top_names[layer.name]),
+                within=within.get(at, ""),
             )
         )
     inputs = [net.blobs[name].shape for name in net.inputs]
@@ -151,10 +171,21 @@ def measure(
         iterations=iterations,
         threads=caffe_ext.num_threads(),
         isa=caffe_ext.isa(),
+        precision=precision,
         forward_ms=statistics.median(forward.sum(axis=1)) * 1e3,
         backward_ms=statistics.median(backward.sum(axis=1)) * 1e3,
         layers=tuple(layers),
     )
+
+
+def _groups(absorbed: Sequence[int]) -> list[tuple[int, int]]:
+    """Ranges of layers, one for each that absorbs those after it or none."""
+    groups = []
+    at = 0
+    while at < len(absorbed):
+        groups.append((at, at + 1 + absorbed[at]))
+        at = groups[-1][1]
+    return groups
 
 
 def _counts(net: caffe_ext.Net, names: Sequence[str]) -> list[int]:
@@ -202,7 +233,8 @@ def table(found: NetTime) -> Table:
         result.add_column(heading, justify="left" if left else "right", overflow="fold")
     whole = sum(layer.ms for layer in found.layers)
     for layer in found.layers:
-        cells = [layer.name, layer.type, _ms(layer.forward_ms), *[_ms(layer.backward_ms)] * backward]
+        cells = [layer.name, layer.type, _ms(layer.forward_ms) or (f"in {layer.within}" if layer.within else "")]
+        cells += [_ms(layer.backward_ms)] * backward
         cells += [f"{layer.ms / whole:.1%}" if whole else "", f"{layer.gflops:,.1f}" if layer.gflops else ""]
         cells.append(_megabytes(layer.forward_bytes + layer.backward_bytes))
         cells.append(", ".join(dict.fromkeys(name or "row-major" for name in layer.layouts)) or "-")
@@ -220,7 +252,7 @@ def summary(found: NetTime) -> str:
     if found.phase == "TRAIN":
         parts += f", backward {found.backward_ms:,.3f} ms, together {found.ms:,.3f} ms"
     rows = f", {found.batch / found.ms * 1e3:,.0f} rows/s" if found.batch and found.ms else ""
-    return f"{parts}{rows} ({found.threads} threads, {found.isa})"
+    return f"{parts}{rows} ({found.threads} threads, {found.isa}, {found.precision})"
 
 
 def _ms(value: float) -> str:
@@ -242,6 +274,7 @@ def main(
     batch: int | None = None,
     row: tuple[int, ...] | None = None,
     threads: int | None = None,
+    precision: caffe_ext.Precision = "float32",
     defines: Mapping[str, str] = {},
     form: str = "text",
 ) -> None:
@@ -258,7 +291,7 @@ def main(
     net = phase_net(compiled.net, compiled.solver or caffe_pb2.SolverParameter(), phase)
     if batch is not None:
         _set_batch(net, batch)
-    found = measure(net, phase, iterations)
+    found = measure(net, phase, iterations, precision=precision)
     if form == "json":
         print(to_json(found))
         return

@@ -43,7 +43,8 @@ def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None 
     WeightsError.
     """
     # Whatever can be wrong here is found before Spark starts.
-    solver = caffe_ext.Solver(plain_solver(plan.solver), phase_net(plan.net, plan.solver, "TRAIN"), seed=config.seed)
+    train_net = phase_net(plan.net, plan.solver, "TRAIN")
+    solver = caffe_ext.Solver(plain_solver(plan.solver), train_net, seed=config.seed, precision=config.precision)
     state, config, started = _begin(plan, config, solver)
     rounds = config.rounds
     if config.max_iter is not None:
@@ -59,7 +60,7 @@ def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None 
         )
         job = Job(
             run=cluster.run,
-            train_net=phase_net(plan.net, plan.solver, "TRAIN").SerializeToString(),
+            train_net=train_net.SerializeToString(),
             test_net=phase_net(plan.net, plan.solver, "TEST").SerializeToString(),
             solver=plain_solver(plan.solver).SerializeToString(),
             train=tuple(map(means.fill, plan.train.feeds)),
@@ -67,6 +68,7 @@ def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None 
             seed=config.seed,
             threads=cluster.threads,
             send_history=config.momentum != "RESET",
+            precision=config.precision,
         )
         # Starting processes, reading rows and building nets are no part of a round, nor of averaging.
         cluster.each(rows, worker.prepare, job)
@@ -225,6 +227,7 @@ def _start(
         seed=config.seed,
         master=cluster.master,
         momentum=config.momentum,
+        precision=config.precision,
         round=state.round,
         iteration=state.iteration,
         batch=batch,

@@ -27,6 +27,7 @@ def main(
     snapshot: str | None = None,
     max_iter: int | None = None,
     threads: int | None = None,
+    precision: caffe_ext.Precision = "float32",
     seed: int | None = None,
     snapshot_dir: str | None = None,
     sigint: Effect = "stop",
@@ -68,6 +69,7 @@ def main(
             snapshot_dir=_snapshot_dir(snapshot_dir, solver),
             weights=tuple(map(pathlib.Path, weights or _split(solver.weights))),
             snapshot=state,
+            precision=precision,
             notes=notes,
         )
         check_folder(plan.snapshot_dir)

@@ -47,6 +47,7 @@ class Job:
     train, test  feeds of either phase
     threads      of the engine, in each worker
     send_history whether a round gives back the solver's history
+    precision    in which nets multiply
     """
 
     run: str
@@ -58,6 +59,7 @@ class Job:
     seed: int
     threads: int
     send_history: bool
+    precision: caffe_ext.Precision = "float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,14 +235,16 @@ class _Engines:
         if self._solver is None:
             solver = caffe_pb2.SolverParameter.FromString(job.solver)
             net = caffe_pb2.NetParameter.FromString(job.train_net)
-            self._solver = caffe_ext.Solver(solver, net, seed=job.seed)
+            self._solver = caffe_ext.Solver(solver, net, seed=job.seed, precision=job.precision)
         return self._solver
 
     def test_net(self, job: Job) -> caffe_ext.Net:
         self._enter(job)
         if self._test_net is None:
             net = caffe_pb2.NetParameter.FromString(job.test_net)
-            self._test_net = caffe_ext.Net(net, caffe_ext.TEST, level=net.state.level, seed=job.seed)
+            self._test_net = caffe_ext.Net(
+                net, caffe_ext.TEST, level=net.state.level, seed=job.seed, precision=job.precision
+            )
             self.test_batch = self._test_net.blobs[job.test[0].top].shape[0]
         return self._test_net
 

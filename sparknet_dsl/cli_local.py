@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .cli import CONTEXT, VERSION, define_option
+from .cli import CONTEXT, VERSION, define_option, precision_option
 
 
 def _row(context: click.Context, parameter: click.Parameter, given: str | None) -> tuple[int, ...] | None:
@@ -36,6 +36,7 @@ def _row(context: click.Context, parameter: click.Parameter, given: str | None) 
     help="The shape of a row of the data, 3x224x224 say, where the model leaves it to a database.",
 )
 @click.option("--threads", type=click.INT, help="Threads of the engine.  [default: all cores]")
+@precision_option
 @define_option
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", help="How it is shown.  [default: text]"
@@ -85,6 +86,7 @@ def _files(context: click.Context, parameter: click.Parameter, given: tuple[str,
 @click.option("--snapshot", metavar="FILE", help="Go on from a .solverstate: weights, history, iteration.")
 @click.option("--max-iter", type=click.INT, help="The iteration to end at.  [default: the solver's]")
 @click.option("--threads", type=click.INT, help="Threads of the engine.  [default: all cores]")
+@precision_option
 @click.option(
     "--seed",
     type=click.INT,
@@ -157,6 +159,7 @@ def train_command(model: str, **options: Any) -> None:
 @click.option("--test", "source", metavar="SRC", help="Test data, such as mnist:DIR; replaces the model's.")
 @click.option("--iterations", type=click.INT, help="Batches, of a net that reads its data itself.  [default: 50]")
 @click.option("--threads", type=click.INT, help="Threads of the engine.  [default: all cores]")
+@precision_option
 @define_option
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", help="How it is shown.  [default: text]"

@@ -109,6 +109,17 @@ ChannelStatistics channel_statistics(const ChannelView& view, const float* value
   return result;
 }
 
+std::vector<float> total(const ChannelView& view, const std::vector<float>& rows) {
+  // Double, since there may be many rows.
+  std::vector<double> totals(view.channels(), 0.0);
+  for (int64_t outer = 0; outer < view.outer; ++outer) {
+    for (int64_t channel = 0; channel < view.channels(); ++channel) {
+      totals[channel] += rows[outer * view.channels() + channel];
+    }
+  }
+  return {totals.begin(), totals.end()};
+}
+
 std::vector<float> padded_channels(const ChannelView& view, const float* values, int64_t count) {
   std::vector<float> padded(values, values + count);
   padded.resize(view.channels(), 0.0f);

@@ -100,6 +100,9 @@ void sum_row(const ChannelView& view, int64_t first, int64_t channel, const Valu
   }
 }
 
+// Of each channel, the sum over its rows of what is given for each lane of each row.
+std::vector<float> total(const ChannelView& view, const std::vector<float>& rows);
+
 // The sum of value(offset, channel) over each channel. The order of summation depends on the view alone.
 template <typename Value>
 std::vector<float> channel_sums(const ChannelView& view, const Value& value) {
@@ -107,14 +110,7 @@ std::vector<float> channel_sums(const ChannelView& view, const Value& value) {
   for_each_row(view, [&](int64_t first, int64_t channel) {
     sum_row(view, first, channel, value, row_sums.data() + first / std::max<int64_t>(view.inner, 1));
   });
-  // Double, since there may be many rows.
-  std::vector<double> totals(view.channels(), 0.0);
-  for (int64_t outer = 0; outer < view.outer; ++outer) {
-    for (int64_t channel = 0; channel < view.channels(); ++channel) {
-      totals[channel] += row_sums[outer * view.channels() + channel];
-    }
-  }
-  return {totals.begin(), totals.end()};
+  return total(view, row_sums);
 }
 
 // Of each channel; the variance is the biased one.

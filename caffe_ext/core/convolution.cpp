@@ -19,6 +19,8 @@ Shape gaps(const Window& window) {
   return gaps;
 }
 
+using Type = dnnl::memory::data_type;
+
 }  // namespace
 
 void ConvolutionBase::setup(const Blobs& bottom, const Blobs&) {
@@ -89,12 +91,23 @@ int64_t ConvolutionBase::multiply_adds(const Blobs& bottom, const Blobs&) const 
   return each > kMost / bottoms ? kMost : each * bottoms;
 }
 
+template <typename Make>
+auto ConvolutionBase::in_precision(const Make& make) const {
+  // Depthwise ones wait for memory, not for multiplications, and oneDNN's data gradient in bfloat16 can be far slower.
+  if (precision == Precision::kBfloat16 && !depthwise()) {
+    auto description = make(Type::bf16);
+    // For a few shapes there are only the loops that oneDNN checks its others with.
+    if (std::string(description.impl_info_str()).rfind("ref", 0) != 0) return description;
+  }
+  return make(Type::f32);
+}
+
 void ConvolutionBase::convolve(const Tensor& wide, Tensor& narrow) {
   const auto& pd = plan();
   if (!forward_) forward_.emplace(pd);
   std::unordered_map<int, dnnl::memory> arguments = {
       {DNNL_ARG_WEIGHTS, weights_.get(params[0]->data, pd.weights_desc())},
-      {DNNL_ARG_SRC, read_memory(wide, pd.src_desc())},
+      {DNNL_ARG_SRC, operand(wide, pd.src_desc())},
       {DNNL_ARG_DST, overwrite_memory(narrow, pd.dst_desc())}};
   if (inner_bias()) arguments[DNNL_ARG_BIAS] = read_memory(params[1]->data, pd.bias_desc());
   execute(*forward_, arguments);
@@ -102,30 +115,34 @@ void ConvolutionBase::convolve(const Tensor& wide, Tensor& narrow) {
 
 void ConvolutionBase::convolve_back(const Tensor& narrow, Tensor& wide) {
   if (!backward_data_) {
-    backward_data_.emplace(dnnl::convolution_backward_data::primitive_desc(
-        dnnl_engine(), dnnl::algorithm::convolution_direct, values_desc(wide_), any_desc(weight_dims()),
-        values_desc(narrow_), spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0),
-        spatial(window_.pad, 0), plan()));
+    backward_data_.emplace(in_precision([this](Type type) {
+      return dnnl::convolution_backward_data::primitive_desc(
+          dnnl_engine(), dnnl::algorithm::convolution_direct, values_desc(wide_, Type::f32, type),
+          any_desc(weight_dims(), type), values_desc(narrow_, type, type), spatial(window_.stride, 1), gaps(window_),
+          spatial(window_.pad, 0), spatial(window_.pad, 0), plan());
+    }));
   }
   const auto& pd = backward_data_->pd;
   execute(backward_data_->primitive,
-          {{DNNL_ARG_DIFF_DST, read_memory(narrow, pd.diff_dst_desc())},
+          {{DNNL_ARG_DIFF_DST, operand(narrow, pd.diff_dst_desc())},
            {DNNL_ARG_WEIGHTS, backward_data_weights_.get(params[0]->data, pd.weights_desc())},
            {DNNL_ARG_DIFF_SRC, overwrite_memory(wide, pd.diff_src_desc())}});
 }
 
 void ConvolutionBase::add_gradients(const Tensor& wide, const Tensor& narrow) {
   if (!backward_weights_) {
-    backward_weights_.emplace(dnnl::convolution_backward_weights::primitive_desc(
-        dnnl_engine(), dnnl::algorithm::convolution_direct, values_desc(wide_), any_desc(weight_dims()), bias_desc(),
-        values_desc(narrow_), spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0),
-        spatial(window_.pad, 0), plan()));
+    backward_weights_.emplace(in_precision([this](Type type) {
+      return dnnl::convolution_backward_weights::primitive_desc(
+          dnnl_engine(), dnnl::algorithm::convolution_direct, values_desc(wide_, type, type), any_desc(weight_dims()),
+          bias_desc(), values_desc(narrow_, type, type), spatial(window_.stride, 1), gaps(window_),
+          spatial(window_.pad, 0), spatial(window_.pad, 0), plan());
+    }));
     weights_gradient_ = make_memory(backward_weights_->pd.diff_weights_desc());
     if (inner_bias()) bias_gradient_ = make_memory(bias_desc());
   }
   const auto& pd = backward_weights_->pd;
-  std::unordered_map<int, dnnl::memory> arguments = {{DNNL_ARG_SRC, read_memory(wide, pd.src_desc())},
-                                                     {DNNL_ARG_DIFF_DST, read_memory(narrow, pd.diff_dst_desc())},
+  std::unordered_map<int, dnnl::memory> arguments = {{DNNL_ARG_SRC, operand(wide, pd.src_desc())},
+                                                     {DNNL_ARG_DIFF_DST, operand(narrow, pd.diff_dst_desc())},
                                                      {DNNL_ARG_DIFF_WEIGHTS, weights_gradient_}};
   if (inner_bias()) arguments[DNNL_ARG_DIFF_BIAS] = bias_gradient_;
   execute(backward_weights_->primitive, arguments);
@@ -151,12 +168,21 @@ Shape ConvolutionBase::weight_dims() const {
   return dims;
 }
 
-dnnl::memory::desc ConvolutionBase::values_desc(const Shape& shape) const {
+dnnl::memory ConvolutionBase::operand(const Tensor& tensor, const dnnl::memory::desc& desc) const {
+  return desc.get_data_type() == Type::bf16 ? copies->get(tensor, desc) : read_memory(tensor, desc);
+}
+
+dnnl::memory::desc ConvolutionBase::values_desc(const Shape& shape, Type type, Type multiplied) const {
+  // All that oneDNN has for AMX takes channels last. Depthwise ones follow, or values would be reordered before and
+  // after.
+  if (multiplied == Type::bf16 || (precision == Precision::kBfloat16 && depthwise())) {
+    return channels_last_desc(folded(shape), type);
+  }
   constexpr int64_t kBlock = 16;  // channels that oneDNN's blocked layouts keep together
   constexpr int64_t kImage = 4;   // so few channels have kernels of their own
   const auto blocks = [](int64_t channels) { return (channels + kBlock - 1) / kBlock * kBlock; };
   const int64_t a = channels_ / groups_, b = outputs_ / groups_;
-  const bool wasteful = std::min(a, b) > kImage && 4 * blocks(a) * blocks(b) > 5 * a * b;
+  const bool wasteful = std::min(a, b) > kImage && 2 * blocks(a) * blocks(b) > 3 * a * b;
   return wasteful && groups_ == 1 ? channels_last_desc(folded(shape)) : any_desc(folded(shape));
 }
 
@@ -166,9 +192,13 @@ dnnl::memory::desc ConvolutionBase::bias_desc() const {
 
 const dnnl::convolution_forward::primitive_desc& ConvolutionBase::plan() {
   if (!plan_) {
-    plan_.emplace(dnnl_engine(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
-                  values_desc(wide_), any_desc(weight_dims()), bias_desc(), values_desc(narrow_),
-                  spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0), spatial(window_.pad, 0));
+    plan_ = in_precision([this](Type type) {
+      return dnnl::convolution_forward::primitive_desc(
+          dnnl_engine(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
+          values_desc(wide_, type, type), any_desc(weight_dims(), type), bias_desc(),
+          values_desc(narrow_, Type::f32, type), spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0),
+          spatial(window_.pad, 0));
+    });
   }
   return *plan_;
 }

@@ -19,6 +19,7 @@ class ConvolutionBase : public Layer {
   void setup(const Blobs& bottom, const Blobs& top) override;
   void reshape(const Blobs& bottom, const Blobs& top) override;
   int64_t multiply_adds(const Blobs& bottom, const Blobs& top) const override;
+  bool keeps_top() const override { return false; }
 
  protected:
   // `transposed`: the bottoms are the narrow arrays.
@@ -49,11 +50,18 @@ class ConvolutionBase : public Layer {
   };
 
   bool inner_bias() const { return has_bias() && !transposed_; }
+  bool depthwise() const { return groups_ > 1 && groups_ == channels_ && groups_ == outputs_; }
   Shape folded(const Shape& shape) const;
   Shape weight_dims() const;
-  // The layout asked for: oneDNN's choice, but channels last where its blocks of channels would be padding for a good
-  // part, LeNet's 20 and 50 channels say.
-  dnnl::memory::desc values_desc(const Shape& shape) const;
+  // The description of a primitive, made by `make(type)` in the type that the primitive shall multiply in.
+  template <typename Make>
+  auto in_precision(const Make& make) const;
+  // The layout asked of a primitive that multiplies in `multiplied`: oneDNN's choice, but channels last in bfloat16,
+  // and where its blocks of channels would be padding for a good part, LeNet's 20 and 50 channels say.
+  dnnl::memory::desc values_desc(const Shape& shape, dnnl::memory::data_type type,
+                                 dnnl::memory::data_type multiplied) const;
+  // The tensor as a primitive reads it.
+  dnnl::memory operand(const Tensor& tensor, const dnnl::memory::desc& desc) const;
   dnnl::memory::desc bias_desc() const;
   const dnnl::convolution_forward::primitive_desc& plan();
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/memory.h"
 #include "core/parallel.h"
 
 namespace sparknet {
@@ -42,16 +43,16 @@ dnnl::stream& dnnl_stream() {
 
 dnnl::memory::desc plain_desc(const Shape& shape) { return plain_desc_of(dims_of(shape)); }
 
-dnnl::memory::desc any_desc(const Shape& shape) {
-  return {dims_of(shape), dnnl::memory::data_type::f32, dnnl::memory::format_tag::any};
+dnnl::memory::desc any_desc(const Shape& shape, dnnl::memory::data_type type) {
+  return {dims_of(shape), type, dnnl::memory::format_tag::any};
 }
 
-dnnl::memory::desc channels_last_desc(const Shape& shape) {
+dnnl::memory::desc channels_last_desc(const Shape& shape, dnnl::memory::data_type type) {
   Shape moved = shape;
   std::rotate(moved.begin() + 1, moved.begin() + 2, moved.end());
   dnnl::memory::dims strides = strides_of(moved);
   std::rotate(strides.begin() + 1, strides.end() - 1, strides.end());
-  return {shape, dnnl::memory::data_type::f32, strides};
+  return {shape, type, strides};
 }
 
 dnnl::memory::desc native_desc(const Tensor& tensor) {
@@ -96,7 +97,8 @@ dnnl::memory read_memory(const Tensor& tensor, const dnnl::memory::desc& desc) {
 }
 
 dnnl::memory overwrite_memory(Tensor& tensor, const dnnl::memory::desc& desc) {
-  return wrap_memory(desc, tensor.overwrite_as(layout_of(desc)));
+  // oneDNN's primitives write the padding of what they write.
+  return wrap_memory(desc, tensor.overwrite_as(layout_of(desc), true));
 }
 
 dnnl::memory make_memory(const dnnl::memory::desc& desc) { return {desc, dnnl_engine()}; }
@@ -132,6 +134,33 @@ dnnl::memory Converted::get(const Tensor& tensor, const dnnl::memory::desc& desc
   if (!fits || version == 0 || version != version_) reorder(wrap_memory(plain, tensor.read()), copy_);
   version_ = version;
   return copy_;
+}
+
+dnnl::memory Bfloat16Copies::get(const Tensor& tensor, const dnnl::memory::desc& desc) {
+  const uint64_t version = tensor.version();
+  for (int i = 0; i < 2; ++i) {
+    const Copy& copy = copies_[i];
+    if (version == 0 || copy.version != version || copy.values.get_desc() != desc) continue;
+    last_ = i;
+    return copy.values;
+  }
+  last_ = 1 - last_;
+  Copy& copy = copies_[last_];
+  copy.version = 0;
+  const auto floats = static_cast<int64_t>((desc.get_size() + sizeof(float) - 1) / sizeof(float));
+  if (copy.capacity < floats) {
+    copy.memory.reset();
+    copy.capacity = 0;
+    copy.memory = allocate(floats);
+    copy.capacity = floats;
+  }
+  copy.values = wrap_memory(desc, copy.memory.get());
+  const LayoutPtr layout = tensor.layout();
+  // The primitive may see other dims than the tensor's shape.
+  const bool as_it_lies = layout && layout->desc.get_dims() == desc.get_dims();
+  reorder(read_memory(tensor, as_it_lies ? layout->desc : plain_desc_of(desc.get_dims())), copy.values);
+  copy.version = version;
+  return copy.values;
 }
 
 void accumulate(const dnnl::memory& gradient, Tensor& diff, const dnnl::memory::dims& shape) {

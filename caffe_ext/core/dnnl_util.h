@@ -21,9 +21,9 @@ dnnl::stream& dnnl_stream();
 
 // Row-major, and left to the primitive.
 dnnl::memory::desc plain_desc(const Shape& shape);
-dnnl::memory::desc any_desc(const Shape& shape);
+dnnl::memory::desc any_desc(const Shape& shape, dnnl::memory::data_type type = dnnl::memory::data_type::f32);
 // N × spatial axes × C, for an array of shape N × C × spatial axes.
-dnnl::memory::desc channels_last_desc(const Shape& shape);
+dnnl::memory::desc channels_last_desc(const Shape& shape, dnnl::memory::data_type type = dnnl::memory::data_type::f32);
 // In which a primitive reads the tensor at no cost, as an array of the tensor's shape.
 dnnl::memory::desc native_desc(const Tensor& tensor);
 
@@ -54,6 +54,26 @@ class Converted {
  private:
   dnnl::memory copy_;
   uint64_t version_ = 0;
+};
+
+// Copies of what a layer's primitives read in bfloat16, the last two: a backward pass has an operand of the forward
+// pass and a gradient, and reads the latter twice. One for all the layers of a net, since each needs its own no longer
+// than the pass.
+class Bfloat16Copies {
+ public:
+  // The tensor's values in `desc`, until the call after the next one.
+  dnnl::memory get(const Tensor& tensor, const dnnl::memory::desc& desc);
+
+ private:
+  struct Copy {
+    std::shared_ptr<float> memory;
+    int64_t capacity = 0;  // floats
+    dnnl::memory values;
+    uint64_t version = 0;
+  };
+
+  Copy copies_[2];
+  int last_ = 0;
 };
 
 // Adds `gradient` to a parameter's diff; `shape` row-major dims of the diff as the primitive sees them.

@@ -17,7 +17,12 @@ namespace sparknet {
 
 enum class Phase { kTrain = 0, kTest = 1 };
 
+// In which layers multiply; values between layers, parameters, gradients and sums are float32 in any case.
+enum class Precision { kFloat32 = 0, kBfloat16 = 1 };
+
 using Blobs = std::vector<Blob*>;
+
+class Bfloat16Copies;  // core/dnnl_util.h
 
 class Layer {
  public:
@@ -44,6 +49,19 @@ class Layer {
   // Overwrites the bottoms' diff where `propagate_down` says so, adds to the parameters' diff where `param_gradient`
   // does.
   virtual void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) = 0;
+  // Asked once of each layer that directly follows and works in place on this one's only top, until the first kNothing:
+  // what of its work this layer does in its own loops from then on, in passes for which `fused` is set.
+  enum class Absorbs { kNothing, kForward, kBoth };
+  virtual Absorbs absorb(const Layer& next) {
+    (void)next;
+    return Absorbs::kNothing;
+  }
+  // Gives memory back that only a backward pass after the last forward pass would need.
+  virtual void forget() {}
+  // Whether backward() reads the data of the bottoms, or of the tops; if no layer does, a blob's memory can go to
+  // others once its last reader has run.
+  virtual bool keeps_bottom() const { return true; }
+  virtual bool keeps_top() const { return true; }
   // Multiplications followed by an addition in one forward pass.
   virtual int64_t multiply_adds(const Blobs& bottom, const Blobs& top) const {
     (void)bottom;
@@ -69,8 +87,16 @@ class Layer {
   std::vector<bool> param_gradient;
   // Of each top: its weight in the objective, 0 for none. The net sets it.
   std::vector<float> loss_weights;
+  // Whether a backward pass may ask this layer for anything; the net sets it.
+  bool needs_backward = true;
+  // The net sets both before setup(); the copies are null in float32.
+  Precision precision = Precision::kFloat32;
+  std::shared_ptr<Bfloat16Copies> copies;
   // What random numbers of the next forward pass are a function of; the net sets it before each.
   uint64_t random_key = 0;
+  // Whether the next forward pass does the absorbed layers' work, too; the net sets it before each. A backward pass
+  // goes by the last forward pass.
+  bool fused = false;
 
  protected:
   void add_param(const Shape& shape, const Message& filler) {

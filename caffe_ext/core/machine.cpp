@@ -27,6 +27,12 @@ void use_threads() {
   if (chosen != 0) omp_set_num_threads(chosen);
 }
 
+bool has_bfloat16() {
+  // A set that contains another has its bits, too.
+  const auto least = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & least) == least;
+}
+
 std::string isa() {
   switch (dnnl::get_effective_cpu_isa()) {
     case dnnl::cpu_isa::sse41: return "sse41";

@@ -11,6 +11,9 @@ int num_threads();
 // OpenMP keeps its count per calling thread: every entry into the engine sets it.
 void use_threads();
 
+// Whether oneDNN has implementations in bfloat16 for it.
+bool has_bfloat16();
+
 // The instruction set that oneDNN uses, in its own words.
 std::string isa();
 

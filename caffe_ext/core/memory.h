@@ -14,6 +14,9 @@ std::shared_ptr<float> allocate(int64_t floats);
 // Bytes that arrays of the engine hold now, in all nets of the process.
 int64_t memory_used();
 
+// Gives the memory of arrays that are gone back to the system; until then it is kept for new ones.
+void trim_memory();
+
 // Bytes that they may hold: what was set, else what this machine or container has.
 int64_t memory_limit();
 // Error(kField) below 1.

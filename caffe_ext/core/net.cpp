@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "core/dnnl_util.h"
 #include "core/failure.h"
 #include "core/filler.h"
 #include "core/machine.h"
@@ -150,8 +151,16 @@ bool Net::attempt(int index, const std::string& name, const std::string& type, c
   return false;
 }
 
-Net::Net(const Message& param, const NetState& state, uint64_t seed, const std::map<std::string, Shape>& supplied)
-    : seed_(seed), supplied_(&supplied) {
+Net::Net(const Message& param, const NetState& state, uint64_t seed, const std::map<std::string, Shape>& supplied,
+         const NetOptions& options)
+    : options_(options), seed_(seed), supplied_(&supplied) {
+  if (options.precision == Precision::kBfloat16) {
+    if (!has_bfloat16()) {
+      fail(ErrorKind::kField, "precision bf16 takes a CPU with AVX-512, and oneDNN uses ", isa(),
+           " here: compute in float32");
+    }
+    copies_ = std::make_shared<Bfloat16Copies>();
+  }
   use_threads();
   build(param, state);
   supplied_ = nullptr;
@@ -159,6 +168,15 @@ Net::Net(const Message& param, const NetState& state, uint64_t seed, const std::
   place_params();
   fill_params(seed);
   for (NetLayer& layer : layers_) attempt(layer.index, layer.name, layer.type, [&] { layer.layer->begin(layer.top); });
+  for (NetLayer& layer : layers_) layer.layer->needs_backward = layer.needs_backward;
+  if (options_.fuse) plan_fusion();
+  if (!options_.keep) plan_drops();
+}
+
+Net::~Net() {
+  layers_.clear();
+  blobs_.clear();
+  trim_memory();
 }
 
 std::unique_ptr<Net> Net::check(const Message& param, const NetState& state,
@@ -408,6 +426,8 @@ void Net::make(const Planned& planned, NetLayer& to) {
   const auto phase =
       to.param.has("phase") ? (to.param.text("phase") == "TRAIN" ? Phase::kTrain : Phase::kTest) : phase_;
   to.layer = to.spec->create(to.param, phase);
+  to.layer->precision = options_.precision;
+  to.layer->copies = copies_;
 
   auto& weights = to.layer->loss_weights;
   for (const double weight : to.param.reals("loss_weight")) weights.push_back(static_cast<float>(weight));
@@ -624,27 +644,47 @@ double Net::forward(int begin, int end, bool new_pass) {
   check_range(begin, end);
   const Settler settler(*this);
   if (new_pass) ++passes_;
-  const uint64_t key = mix(seed_, passes_);
   double loss = 0.0;
-  for (int i = begin; i < end; ++i) {
+  int last = 0;
+  for (int i = begin; i < end; i = last + 1) {
+    last = i + layers_[i].absorbed;
+    if (last >= end) last = i;
+    loss += run(i, last);
+    if (options_.keep) continue;
+    for (int done = i; done <= last; ++done) {
+      for (Tensor* dead : dead_after_forward_[done]) dead->drop();
+    }
+  }
+  return loss;
+}
+
+// The forward pass of layer `index`, which does those after it up to `last` as well; their part of the objective.
+double Net::run(int index, int last) {
+  const uint64_t key = mix(seed_, passes_);
+  for (int i = index; i <= last; ++i) {
     NetLayer& layer = layers_[i];
     attempt(layer.index, layer.name, layer.type, [&] {
       if (!same_shapes(layer, layer.shapes_seen) || layer.spec->is_opaque) reshape_layer(layer);
       layer.shapes_run.clear();
       layer.layer->random_key = mix(key, static_cast<uint64_t>(i));
-      layer.layer->forward(layer.bottom, layer.top);
-      note_shapes(layer, layer.shapes_run);
-      for (size_t j = 0; j < layer.top.size(); ++j) {
-        if (layer.layer->loss_weights[j] == 0.0f) continue;
-        const Blob& top = *layer.top[j];
-        const float* values = top.data.read();
-        const float* weights = top.diff.read();
-        double sum = 0.0;
-        for (int64_t at = 0; at < top.count(); ++at) sum += static_cast<double>(values[at]) * weights[at];
-        loss += sum;
-      }
     });
   }
+  NetLayer& first = layers_[index];
+  first.layer->fused = last > index;
+  double loss = 0.0;
+  attempt(first.index, first.name, first.type, [&] {
+    first.layer->forward(first.bottom, first.top);
+    for (int i = index; i <= last; ++i) note_shapes(layers_[i], layers_[i].shapes_run);
+    for (size_t j = 0; j < first.top.size(); ++j) {
+      if (first.layer->loss_weights[j] == 0.0f) continue;
+      const Blob& top = *first.top[j];
+      const float* values = top.data.read();
+      const float* weights = top.diff.read();
+      double sum = 0.0;
+      for (int64_t at = 0; at < top.count(); ++at) sum += static_cast<double>(values[at]) * weights[at];
+      loss += sum;
+    }
+  });
   return loss;
 }
 
@@ -653,14 +693,31 @@ void Net::backward(int begin, int end) {
   const Settler settler(*this);
   for (int i = end - 1; i >= begin; --i) {
     NetLayer& layer = layers_[i];
-    if (!layer.needs_backward) continue;
     attempt(layer.index, layer.name, layer.type, [&] {
+      const int leader = layer.absorbed_by;
+      if (leader >= 0 && layers_[leader].layer->fused && !layers_[leader].shapes_run.empty()) {
+        if (leader < begin) refuse_cut(leader);
+        return;
+      }
+      if (layer.layer->fused && i + layer.absorbed_backward >= end) refuse_cut(i);
+      if (!layer.needs_backward) return;
       if (!same_shapes(layer, layer.shapes_run)) {
         fail(ErrorKind::kState, "backward needs a forward pass before it, with the same shapes");
       }
       layer.layer->backward(layer.top, layer.propagate_down, layer.bottom);
     });
+    if (options_.keep) continue;
+    layer.layer->forget();
+    layer.shapes_run.clear();
+    for (Tensor* dead : dead_after_backward_[i]) dead->drop();
   }
+}
+
+// A backward pass may not begin or end amid layers that have run forward as one.
+void Net::refuse_cut(int leader) const {
+  const NetLayer &first = layers_[leader], &last = layers_[leader + first.absorbed_backward];
+  fail(ErrorKind::kState, "layers `", first.name, "` to `", last.name,
+       "` have run forward as one: run them backward together, or build the net with fusion=False");
 }
 
 void Net::reshape() {

@@ -21,6 +21,18 @@ struct NetState {
   std::vector<std::string> stages;
 };
 
+// How a network computes; what it computes is the same but for rounding.
+struct NetOptions {
+  // All blobs keep their values after a pass. Else memory is given to other blobs as soon as no layer needs what it
+  // holds: values in a forward pass, unless the backward pass reads them; values and gradients in a backward pass.
+  // Passes then run through the layers in order.
+  bool keep = true;
+  // Layers that work in place may be done by the layer before them.
+  bool fuse = true;
+  // In which layers multiply; values, parameters and gradients are float32.
+  Precision precision = Precision::kFloat32;
+};
+
 // One thing that is wrong with a layer.
 struct Problem {
   int index;  // in NetParameter.layer; -1: an automatic Split
@@ -47,6 +59,9 @@ struct NetLayer {
   bool needs_backward = false;
   std::vector<int> param_ids;      // for each parameter, in Net::learnable
   std::vector<Shape> shapes_seen;  // of bottoms and tops after the last reshape
+  int absorbed = 0;                // so many layers that follow are done by this one's forward pass
+  int absorbed_backward = 0;       // and of those by its backward pass
+  int absorbed_by = -1;            // the layer whose backward pass does this one's
   std::vector<Shape> shapes_run;   // and after the last forward pass; empty where there is none that ended well
 };
 
@@ -67,8 +82,11 @@ struct Learnable {
 class Net {
  public:
   // `param` is a NetParameter in current syntax. Parameters are filled as a function of `seed` and their layers' names.
-  // `supplied`: shapes of source tops that the message does not tell.
-  Net(const Message& param, const NetState& state, uint64_t seed, const std::map<std::string, Shape>& supplied);
+  // `supplied`: shapes of source tops that the message does not tell. Throws Error(kField) for a precision that the
+  // machine does not have.
+  Net(const Message& param, const NetState& state, uint64_t seed, const std::map<std::string, Shape>& supplied,
+      const NetOptions& options = {});
+  ~Net();
   Net(const Net&) = delete;
   Net& operator=(const Net&) = delete;
 
@@ -130,11 +148,16 @@ class Net {
   void place_params();
   void fill_params(uint64_t seed);
   void reshape_layer(NetLayer& layer);
+  void plan_fusion();
+  void plan_drops();
+  double run(int index, int last);
+  void refuse_cut(int leader) const;
   template <typename Body>
   bool attempt(int index, const std::string& name, const std::string& type, const Body& body);
 
   std::string name_;
   Phase phase_ = Phase::kTest;
+  std::shared_ptr<Bfloat16Copies> copies_;  // of all layers
   std::vector<NetLayer> layers_;
   std::vector<std::shared_ptr<Blob>> blobs_;
   std::vector<bool> known_;
@@ -145,6 +168,9 @@ class Net {
   std::shared_ptr<float> flat_data_;
   std::shared_ptr<float> flat_diff_;
   int64_t flat_count_ = 0;
+  NetOptions options_;
+  // For each layer, what nobody needs any more after its forward or its backward pass.
+  std::vector<std::vector<Tensor*>> dead_after_forward_, dead_after_backward_;
   uint64_t seed_ = 0;
   uint64_t passes_ = 0;
 

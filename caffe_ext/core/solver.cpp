@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
-#include "core/vector_math.h"
+#include "core/wide.h"
 
 namespace sparknet {
 
@@ -33,8 +33,6 @@ inline float regularized(const Update& u, float gradient, float weight) {
 
 // w: the parameter, g: its gradient, h and k: its first and second history array.
 using Rule = void (*)(const Update& u, int64_t count, const float* g, float* w, float* h, float* k);
-
-// The loops below are bound by memory only when they use the widest vectors.
 
 SPARKNET_WIDE void sgd(const Update& u, int64_t count, const float* g, float* w, float* h, float*) {
   for (int64_t i = 0; i < count; ++i) {

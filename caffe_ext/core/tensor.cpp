@@ -70,6 +70,7 @@ class Storage {
  public:
   bool plain_valid = false;
   bool blocked_valid = false;  // neither: all zeros
+  bool dropped = false;        // zeros that stand for values nobody needed any more
   // Atomic: a view may be dropped by another thread than the one that computes.
   std::atomic<int> pins{0};
   std::atomic<uint64_t> version{next_version()};
@@ -90,15 +91,22 @@ class Storage {
   }
 
   void clear() {
-    plain_valid = blocked_valid = false;
-    version = next_version();
+    release_plain();
+    release_blocked();
+    changed();
+  }
+
+  void drop() {
+    if (pins > 0 || placed_) return;
+    clear();
+    dropped = true;
   }
 
   void place(std::shared_ptr<float> memory) {
+    clear();
     plain_ = std::move(memory);
     plain_capacity_ = floats_;
     placed_ = true;
-    clear();
   }
 
   // For a tensor of `floats` elements: another one that shares the values may have been given another number since.
@@ -109,40 +117,38 @@ class Storage {
 
   bool holds(int64_t floats) const { return floats == floats_; }
 
-  float* plain() {
-    if (!plain_ || plain_capacity_ < floats_) {
-      plain_ = allocate(floats_);
-      plain_capacity_ = floats_;
-    }
-    return plain_.get();
-  }
-
   const float* read() {
-    if (!plain_valid) {
-      float* values = plain();
-      if (blocked_valid) {
-        const auto& desc = layout_->desc;
-        reorder(wrap_memory(desc, blocked_.get()), wrap_memory(plain_desc(desc.get_dims()), values));
-      } else {
-        std::memset(values, 0, floats_ * sizeof(float));
-      }
-      plain_valid = true;
+    if (plain_valid) return plain_.get();
+    // Not valid: nobody shares it.
+    float* values = own_plain();
+    if (blocked_valid) {
+      const auto& desc = layout_->desc;
+      reorder(wrap_memory(desc, blocked_.get()), wrap_memory(plain_desc(desc.get_dims()), values));
+    } else {
+      std::memset(values, 0, floats_ * sizeof(float));
     }
-    return plain();
+    plain_valid = true;
+    return values;
   }
 
   float* write() {
     read();
-    blocked_valid = false;
-    version = next_version();
-    return plain();
+    if (plain_is_shared()) {
+      const std::shared_ptr<float> old = std::move(plain_);
+      plain_.reset();
+      std::memcpy(own_plain(), old.get(), floats_ * sizeof(float));
+    }
+    release_blocked();
+    changed();
+    return plain_.get();
   }
 
   float* overwrite() {
+    float* values = own_plain();
+    release_blocked();
     plain_valid = true;
-    blocked_valid = false;
-    version = next_version();
-    return plain();
+    changed();
+    return values;
   }
 
   const float* read_as(const LayoutPtr& layout) {
@@ -150,31 +156,45 @@ class Storage {
     if (blocked_valid && same_layout(layout_, layout)) return blocked_.get();
     if (blocked_valid && !plain_valid && layout_->desc.get_dims() == layout->desc.get_dims()) {
       // From one blocked layout to another: the old one is dropped, the row-major form stays stale.
-      auto old_memory = std::move(blocked_);
+      const auto old_memory = std::move(blocked_);
       const auto old_layout = std::move(layout_);
-      blocked_capacity_ = 0;
-      float* values = blocked(layout);
+      float* values = own_blocked(layout, true);
       reorder(wrap_memory(old_layout->desc, old_memory.get()), wrap_memory(layout->desc, values));
       return values;
     }
     const float* from = read();
-    float* values = blocked(layout);
+    release_blocked();
+    float* values = own_blocked(layout, true);
     reorder(wrap_memory(plain_desc(layout->desc.get_dims()), from), wrap_memory(layout->desc, values));
     blocked_valid = true;
     return values;
   }
 
-  float* overwrite_as(const LayoutPtr& layout) {
+  float* overwrite_as(const LayoutPtr& layout, bool pads) {
     if (!layout) return overwrite();
-    if (!blocked_ || !same_layout(layout_, layout)) {
-      float* values = blocked(layout);
-      // Readers of blocked layouts count on zeros in the padding, and not every writer touches it.
-      std::memset(values, 0, layout_count(*layout) * sizeof(float));
-    }
+    float* values = own_blocked(layout, pads);
+    release_plain();
     blocked_valid = true;
-    plain_valid = false;
-    version = next_version();
-    return blocked_.get();
+    changed();
+    return values;
+  }
+
+  // Has the values of `other` from here on; both use the same memory until one of them is written to.
+  void copy(Storage& other) {
+    if (&other == this) return;
+    const bool visible = pins > 0 || placed_;  // from outside, where the memory is
+    if (visible || other.pins > 0 || other.placed_) {
+      const float* from = other.read();
+      std::memcpy(overwrite(), from, floats_ * sizeof(float));
+      return;
+    }
+    plain_ = other.plain_valid ? other.plain_ : nullptr;
+    plain_capacity_ = plain_ ? floats_ : 0;
+    plain_valid = other.plain_valid;
+    blocked_ = other.blocked_valid ? other.blocked_ : nullptr;
+    layout_ = other.blocked_valid ? other.layout_ : nullptr;
+    blocked_valid = other.blocked_valid;
+    changed();
   }
 
   LayoutPtr layout() const { return blocked_valid ? layout_ : nullptr; }
@@ -187,7 +207,7 @@ class Storage {
   void settle() {
     if (pins == 0) return;
     read();
-    blocked_valid = false;
+    release_blocked();
   }
 
   void unpin() {
@@ -197,18 +217,53 @@ class Storage {
   }
 
   std::shared_ptr<float> plain_memory() {
-    plain();
+    if (plain_is_shared()) {
+      write();
+    } else if (!plain_valid) {
+      own_plain();
+    }
     return plain_;
   }
 
  private:
-  float* blocked(const LayoutPtr& layout) {
-    const int64_t floats = layout_count(*layout);
-    if (!blocked_ || blocked_capacity_ < floats) {
-      blocked_ = allocate(floats);
-      blocked_capacity_ = floats;
+  // Views from outside hold the memory, too, but they pin it.
+  bool plain_is_shared() const { return pins == 0 && !placed_ && plain_.use_count() > 1; }
+
+  void changed() {
+    dropped = false;
+    version = next_version();
+  }
+
+  void release_plain() {
+    plain_valid = false;
+    if (pins > 0 || placed_) return;
+    plain_.reset();
+    plain_capacity_ = 0;
+  }
+
+  void release_blocked() {
+    blocked_valid = false;
+    blocked_.reset();
+    layout_.reset();
+  }
+
+  // Memory that can be written to; what it holds is undefined where it was shared, or too small.
+  float* own_plain() {
+    if (!plain_ || plain_capacity_ < floats_ || plain_is_shared()) {
+      plain_.reset();
+      plain_ = allocate(floats_);
+      plain_capacity_ = floats_;
     }
+    return plain_.get();
+  }
+
+  float* own_blocked(const LayoutPtr& layout, bool pads) {
+    if (blocked_ && blocked_.use_count() == 1 && same_layout(layout_, layout)) return blocked_.get();
+    const int64_t floats = layout_count(*layout);
+    blocked_.reset();
+    blocked_ = allocate(floats);
     layout_ = layout;
+    if (floats != floats_ && !pads) std::memset(blocked_.get(), 0, floats * sizeof(float));
     return blocked_.get();
   }
 
@@ -217,7 +272,6 @@ class Storage {
   std::shared_ptr<float> plain_;
   int64_t plain_capacity_ = 0;
   std::shared_ptr<float> blocked_;
-  int64_t blocked_capacity_ = 0;
   LayoutPtr layout_;
 };
 
@@ -234,10 +288,13 @@ const float* Tensor::read() const { return storage_->holding(count_).read(); }
 float* Tensor::write() { return storage_->holding(count_).write(); }
 float* Tensor::overwrite() { return storage_->holding(count_).overwrite(); }
 const float* Tensor::read_as(const LayoutPtr& layout) const { return storage_->holding(count_).read_as(layout); }
-float* Tensor::overwrite_as(const LayoutPtr& layout) { return storage_->holding(count_).overwrite_as(layout); }
+float* Tensor::overwrite_as(const LayoutPtr& layout, bool pads) {
+  return storage_->holding(count_).overwrite_as(layout, pads);
+}
 LayoutPtr Tensor::layout() const { return storage_->holding(count_).layout(); }
 NativeView Tensor::native() const { return storage_->holding(count_).native(); }
 void Tensor::zero() { storage_->clear(); }
+void Tensor::drop() { storage_->drop(); }
 bool Tensor::is_zero() const { return !storage_->plain_valid && !storage_->blocked_valid; }
 
 void Tensor::share(const Tensor& other) {
@@ -248,10 +305,21 @@ void Tensor::share(const Tensor& other) {
   storage_ = other.storage_;
 }
 
+void Tensor::copy(const Tensor& other) {
+  if (other.count_ != count_) {
+    fail(ErrorKind::kShape, "cannot copy values from ", to_string(other.shape_), " to ", to_string(shape_));
+  }
+  storage_->holding(count_).copy(other.storage_->holding(count_));
+}
+
 void Tensor::place(std::shared_ptr<float> memory) { storage_->place(std::move(memory)); }
 std::shared_ptr<float> Tensor::memory() {
   if (!storage_->holds(count_)) {
     fail(ErrorKind::kState, "its values are those of another blob too, which has been reshaped: call Net.reshape()");
+  }
+  if (storage_->dropped) {
+    fail(ErrorKind::kState,
+         "its values were dropped when no layer needed them any more: build the net with memory=\"all\"");
   }
   return storage_->plain_memory();
 }

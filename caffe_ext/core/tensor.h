@@ -61,17 +61,24 @@ class Tensor {
   // Access in a given layout (null: row-major). `overwrite_as` with the layout that the values have gives the memory
   // that holds them, so element-wise layers can work in place.
   const float* read_as(const LayoutPtr& layout) const;
-  float* overwrite_as(const LayoutPtr& layout);
+  // Padding in the layout holds zeros, which readers count on; `pads`: whoever overwrites writes them, too.
+  float* overwrite_as(const LayoutPtr& layout, bool pads = false);
   // The layout in which reading costs nothing.
   LayoutPtr layout() const;
   NativeView native() const;
 
   void zero();           // lazily
   bool is_zero() const;  // still untouched since zero()
+  // zero(), and memory() is an error until the next write: nobody is to take the zeros for the values. Nothing happens
+  // to values that are pinned or placed.
+  void drop();
 
   // From here on both tensors have the same values (shapes may differ, counts may not).
   void share(const Tensor& other);
   bool shares_with(const Tensor& other) const { return storage_ == other.storage_; }
+  // Takes on the values of `other`, which has as many. Costs nothing: the memory is the same until one of them is
+  // written. Where the values of one are pinned or placed they are copied at once.
+  void copy(const Tensor& other);
   // The same for all tensors that share their values, and for no other.
   const void* identity() const { return storage_.get(); }
   // Row-major memory from outside, kept alive by `memory`; values so far are lost.

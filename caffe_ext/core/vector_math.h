@@ -8,13 +8,6 @@
 #include <cstdint>
 #include <cstring>
 
-// Compiles a function for wide vectors, too, where the compiler can: the program then takes what the processor has.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define SPARKNET_WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define SPARKNET_WIDE
-#endif
-
 namespace sparknet {
 
 // exp(x); below exp(-87) and above exp(88) the value there. After S. Moshier's Cephes, expf.

@@ -1,10 +1,126 @@
 #include <cmath>
+#include <limits>
 
 #include "core/channels.h"
 #include "core/error.h"
 #include "core/layer.h"
+#include "core/wide.h"
 
 namespace sparknet {
+
+namespace {
+
+// What is done to the values of a channel: y = max((x - mean) factor + offset, floor), an array of each.
+struct Normalisation {
+  std::vector<float> mean, factor, offset;
+  float floor = -std::numeric_limits<float>::infinity();  // 0 for ReLU
+};
+
+// The same at a row of a ChannelView: an array of `block` numbers each, for `inner` times `block` values.
+struct RowNormalisation {
+  const float *mean, *factor, *offset;
+  float floor;
+};
+
+constexpr int64_t kLanes = 16;  // the block of oneDNN's layouts, for which loops are unrolled
+
+SPARKNET_WIDE void normalise(const float* x, float* y, int64_t inner, int64_t block, RowNormalisation row) {
+  if (block == 1) {
+    const float mean = *row.mean, factor = *row.factor, offset = *row.offset, floor = row.floor;
+#pragma omp simd
+    for (int64_t i = 0; i < inner; ++i) {
+      const float value = (x[i] - mean) * factor + offset;
+      y[i] = value < floor ? floor : value;
+    }
+  } else if (block == kLanes) {
+    for (int64_t i = 0; i < inner; ++i, x += kLanes, y += kLanes) {
+#pragma omp simd
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        const float value = (x[lane] - row.mean[lane]) * row.factor[lane] + row.offset[lane];
+        y[lane] = value < row.floor ? row.floor : value;
+      }
+    }
+  } else {
+    for (int64_t i = 0; i < inner; ++i, x += block, y += block) {
+#pragma omp simd
+      for (int64_t lane = 0; lane < block; ++lane) {
+        const float value = (x[lane] - row.mean[lane]) * row.factor[lane] + row.offset[lane];
+        y[lane] = value < row.floor ? row.floor : value;
+      }
+    }
+  }
+}
+
+// Of each lane the sums of g and of g (x - mean), where g is dy, or 0 where y is at the floor.
+SPARKNET_WIDE void sum_gradients(const float* x, const float* dy, int64_t inner, int64_t block, RowNormalisation row,
+                                 float* sums, float* products) {
+  if (block == 1) {
+    const float mean = *row.mean, factor = *row.factor, offset = *row.offset, floor = row.floor;
+    float sum = 0.0f, product = 0.0f;
+#pragma omp simd reduction(+ : sum, product)
+    for (int64_t i = 0; i < inner; ++i) {
+      const float centred = x[i] - mean;
+      const float g = centred * factor + offset <= floor ? 0.0f : dy[i];
+      sum += g;
+      product += g * centred;
+    }
+    *sums = sum;
+    *products = product;
+    return;
+  }
+  if (block == kLanes) {
+    float lane_sums[kLanes] = {}, lane_products[kLanes] = {};
+    for (int64_t i = 0; i < inner; ++i, x += kLanes, dy += kLanes) {
+#pragma omp simd
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        const float centred = x[lane] - row.mean[lane];
+        const float g = centred * row.factor[lane] + row.offset[lane] <= row.floor ? 0.0f : dy[lane];
+        lane_sums[lane] += g;
+        lane_products[lane] += g * centred;
+      }
+    }
+    std::copy_n(lane_sums, kLanes, sums);
+    std::copy_n(lane_products, kLanes, products);
+    return;
+  }
+  std::fill_n(sums, block, 0.0f);
+  std::fill_n(products, block, 0.0f);
+  for (int64_t i = 0; i < inner; ++i, x += block, dy += block) {
+#pragma omp simd
+    for (int64_t lane = 0; lane < block; ++lane) {
+      const float centred = x[lane] - row.mean[lane];
+      const float g = centred * row.factor[lane] + row.offset[lane] <= row.floor ? 0.0f : dy[lane];
+      sums[lane] += g;
+      products[lane] += g * centred;
+    }
+  }
+}
+
+// dx = factor (g - share - (x - mean) slope), an array of `share` and `slope` for each lane.
+SPARKNET_WIDE void propagate(const float* x, const float* dy, float* dx, int64_t inner, int64_t block,
+                             RowNormalisation row, const float* share, const float* slope) {
+  if (block == 1) {
+    const float mean = *row.mean, factor = *row.factor, offset = *row.offset, floor = row.floor;
+    const float part = *share, steep = *slope;
+#pragma omp simd
+    for (int64_t i = 0; i < inner; ++i) {
+      const float centred = x[i] - mean;
+      const float g = centred * factor + offset <= floor ? 0.0f : dy[i];
+      dx[i] = factor * (g - part - centred * steep);
+    }
+    return;
+  }
+  for (int64_t i = 0; i < inner; ++i, x += block, dy += block, dx += block) {
+#pragma omp simd
+    for (int64_t lane = 0; lane < block; ++lane) {
+      const float centred = x[lane] - row.mean[lane];
+      const float g = centred * row.factor[lane] + row.offset[lane] <= row.floor ? 0.0f : dy[lane];
+      dx[lane] = row.factor[lane] * (g - share[lane] - centred * slope[lane]);
+    }
+  }
+}
+
+}  // namespace
 
 // Batch normalisation without scale and shift, which are a Scale layer's (Ioffe and Szegedy, "Batch normalization:
 // accelerating deep network training by reducing internal covariate shift", ICML 2015): y = (x - mean) / sqrt(variance
@@ -14,6 +130,9 @@ namespace sparknet {
 // of the weights in both, by which they are divided when used; while that is 0 mean and variance are 0. In TRAIN the
 // batch's own mean and (biased) variance normalise, and each forward pass adds them (the variance unbiased) to the
 // sums; use_global_stats, which defaults to the phase being TEST, takes the sums instead and leaves them alone.
+//
+// A Scale layer that follows in place, and a ReLU after that, are done in the same loops, forward and backward.
+// Backward keeps x, which costs no copy: whoever overwrites the bottom in place leaves x its memory.
 class BatchNormLayer : public Layer {
  public:
   using Layer::Layer;
@@ -38,75 +157,117 @@ class BatchNormLayer : public Layer {
       fail(ErrorKind::kShape, "the statistics are of ", channels_, " channels, the bottom is ", to_string(shape));
     }
     if (top[0] != bottom[0]) top[0]->reshape(shape);
-    normalised_.reshape(shape);
+    input_.reshape(shape);
+  }
+
+  Absorbs absorb(const Layer& next) override {
+    const std::string type = next.param().text("type");
+    if (type == "Scale" && scale_ == nullptr && !relu_) {
+      // A factor for each channel of axis 1, as the defaults have it.
+      const Shape& shape = input_.shape();
+      if (next.params.empty() || next.params[0]->shape() != Shape{channels_} || shape.size() < 2)
+        return Absorbs::kNothing;
+      if (canonical_axis(shape, next.param().message("scale_param").integer("axis")) != 1) return Absorbs::kNothing;
+      scale_ = &next;
+      return Absorbs::kBoth;
+    }
+    if (type == "ReLU" && !relu_ && next.param().message("relu_param").real("negative_slope") == 0.0) {
+      relu_ = true;
+      return Absorbs::kBoth;
+    }
+    return Absorbs::kNothing;
   }
 
   void forward(const Blobs& bottom, const Blobs& top) override {
+    scaled_ = fused && scale_ != nullptr;
     if (bottom[0]->count() == 0) return;
     const ChannelView view = view_of(bottom[0]->data);
+    // Before the top is overwritten, which may be the bottom.
     const float* x = bottom[0]->data.read_as(view.layout);
-    const int64_t values = bottom[0]->count() / channels_;  // of a channel
+    const bool keeps = needs_backward && (!use_global_ || fused);
+    if (keeps) input_.copy(bottom[0]->data);
 
-    ChannelStatistics batch;
-    std::vector<float>&mean = batch.mean, &variance = batch.variance;
+    std::vector<float> variance;
     if (use_global_) {
       const float weight = params[2]->data.read()[0];
       const float factor = weight == 0.0f ? 0.0f : 1.0f / weight;
-      mean = padded_channels(view, params[0]->data.read(), channels_);
+      by_.mean = padded_channels(view, params[0]->data.read(), channels_);
       variance = padded_channels(view, params[1]->data.read(), channels_);
-      for (float& value : mean) value *= factor;
+      for (float& value : by_.mean) value *= factor;
       for (float& value : variance) value *= factor;
     } else {
-      batch = channel_statistics(view, x);
-      update_statistics(mean, variance, values);
+      ChannelStatistics batch = channel_statistics(view, x);
+      update_statistics(batch.mean, batch.variance, bottom[0]->count() / channels_);
+      by_.mean = std::move(batch.mean);
+      variance = std::move(batch.variance);
+    }
+    by_.factor.resize(view.channels());
+    for (int64_t channel = 0; channel < view.channels(); ++channel) {
+      by_.factor[channel] = 1.0f / std::sqrt(variance[channel] + eps_);
+    }
+    inverse_deviation_ = by_.factor;
+    by_.offset.assign(view.channels(), 0.0f);
+    by_.floor = fused && relu_ ? 0.0f : -std::numeric_limits<float>::infinity();
+    if (scaled_) {
+      const float* factors = scale_->params[0]->data.read();
+      for (int64_t channel = 0; channel < channels_; ++channel) by_.factor[channel] *= factors[channel];
+      if (has_offset()) by_.offset = padded_channels(view, scale_->params[1]->data.read(), channels_);
     }
 
-    inverse_deviation_.resize(view.channels());
-    for (int64_t channel = 0; channel < view.channels(); ++channel) {
-      inverse_deviation_[channel] = 1.0f / std::sqrt(variance[channel] + eps_);
-    }
-    const float* means = mean.data();
-    const float* factors = inverse_deviation_.data();
     float* y = top[0]->data.overwrite_as(view.layout);
-    if (use_global_) {
-      for_each_value(view, [=](int64_t at, int64_t channel) { y[at] = (x[at] - means[channel]) * factors[channel]; });
-    } else {
-      // Backward needs y, and layers that work in place may overwrite the top.
-      float* kept = normalised_.overwrite_as(view.layout);
-      for_each_value(view, [=](int64_t at, int64_t channel) {
-        const float value = (x[at] - means[channel]) * factors[channel];
-        y[at] = value;
-        kept[at] = value;
-      });
-    }
+    for_each_row(view, [&](int64_t first, int64_t channel) {
+      normalise(x + first, y + first, view.inner, view.block, row_of(channel));
+    });
   }
 
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
-    if (!propagate_down[0] || bottom[0]->count() == 0) return;
-    const ChannelView view = view_of(use_global_ ? top[0]->diff : normalised_);
-    if (static_cast<int64_t>(inverse_deviation_.size()) < channels_) {
+    if (bottom[0]->count() == 0) return;
+    const bool keeps = !use_global_ || fused;
+    const ChannelView view = view_of(keeps ? input_ : top[0]->diff);
+    if (static_cast<int64_t>(by_.factor.size()) < channels_ || (keeps && input_.is_zero())) {
       fail(ErrorKind::kState, "backward needs a forward pass before it");
     }
+    for (auto* each : {&by_.mean, &by_.factor, &by_.offset}) each->resize(view.channels(), 0.0f);
     inverse_deviation_.resize(view.channels(), 0.0f);
-    const float* factors = inverse_deviation_.data();
     const float* dy = top[0]->diff.read_as(view.layout);
-    float* dx = bottom[0]->diff.overwrite_as(view.layout);
-    if (use_global_) {
-      for_each_value(view, [=](int64_t at, int64_t channel) { dx[at] = dy[at] * factors[channel]; });
+    if (!keeps) {
+      if (!propagate_down[0]) return;
+      float* dx = bottom[0]->diff.overwrite_as(view.layout);
+      for_each_value(
+          view, [=, factor = by_.factor.data()](int64_t at, int64_t channel) { dx[at] = dy[at] * factor[channel]; });
       return;
     }
-    // Both mean and variance depend on every value of the channel:
-    // dx = (dy - mean(dy) - y mean(dy y)) / sqrt(variance + eps).
-    const float* y = normalised_.read_as(view.layout);
-    const float share = static_cast<float>(channels_) / static_cast<float>(bottom[0]->count());
-    std::vector<float> means = channel_sums(view, [=](int64_t at, int64_t) { return dy[at]; });
-    std::vector<float> products = channel_sums(view, [=](int64_t at, int64_t) { return dy[at] * y[at]; });
-    for (float& value : means) value *= share;
-    for (float& value : products) value *= share;
-    for_each_value(view, [=, mean = means.data(), product = products.data()](int64_t at, int64_t channel) {
-      dx[at] = (dy[at] - mean[channel] - y[at] * product[channel]) * factors[channel];
+
+    const float* x = input_.read_as(view.layout);
+    std::vector<float> row_sums(view.rows() * view.block), row_products(view.rows() * view.block);
+    for_each_row(view, [&](int64_t first, int64_t channel) {
+      const int64_t at = first / std::max<int64_t>(view.inner, 1);
+      sum_gradients(x + first, dy + first, view.inner, view.block, row_of(channel), &row_sums[at], &row_products[at]);
+    });
+    std::vector<float> sums = total(view, row_sums), products = total(view, row_products);
+    // dy / d factor is x normalised.
+    for (int64_t channel = 0; channel < view.channels(); ++channel) products[channel] *= inverse_deviation_[channel];
+    if (scaled_) {
+      if (scale_->param_gradient[0]) add(products, scale_->params[0]->diff.write());
+      if (has_offset() && scale_->param_gradient[1]) add(sums, scale_->params[1]->diff.write());
+    }
+    if (!propagate_down[0]) return;
+    // Both mean and variance depend on every value of the channel; global ones on none.
+    const float share = use_global_ ? 0.0f : static_cast<float>(channels_) / static_cast<float>(bottom[0]->count());
+    for (int64_t channel = 0; channel < view.channels(); ++channel) {
+      sums[channel] *= share;
+      products[channel] *= share * inverse_deviation_[channel];
+    }
+    float* dx = bottom[0]->diff.overwrite_as(view.layout);
+    for_each_row(view, [&](int64_t first, int64_t channel) {
+      propagate(x + first, dy + first, dx + first, view.inner, view.block, row_of(channel), &sums[channel],
+                &products[channel]);
     });
   }
+
+  bool keeps_bottom() const override { return false; }
+  bool keeps_top() const override { return false; }
+  void forget() override { input_.drop(); }
 
  private:
   // A bottom of one axis has a single channel.
@@ -114,6 +275,16 @@ class BatchNormLayer : public Layer {
 
   static ChannelView view_of(const Tensor& tensor) {
     return tensor.axes() == 1 ? ChannelView::of_axes(tensor.shape(), 1, 1) : ChannelView::of_axis(tensor, 1);
+  }
+
+  RowNormalisation row_of(int64_t channel) const {
+    return {&by_.mean[channel], &by_.factor[channel], &by_.offset[channel], by_.floor};
+  }
+
+  bool has_offset() const { return scale_->params.size() > 1; }
+
+  void add(const std::vector<float>& values, float* sums) const {
+    for (int64_t channel = 0; channel < channels_; ++channel) sums[channel] += values[channel];
   }
 
   void update_statistics(const std::vector<float>& mean, const std::vector<float>& variance, int64_t values) {
@@ -131,8 +302,14 @@ class BatchNormLayer : public Layer {
   float fraction_ = 0.999f, eps_ = 1e-5f;
   bool use_global_ = false;
   int64_t channels_ = 0;
-  std::vector<float> inverse_deviation_;  // of the last forward pass
-  Tensor normalised_;                     // its output, if the batch's own statistics made it
+  // Absorbed layers.
+  const Layer* scale_ = nullptr;
+  bool relu_ = false;
+  // Of the last forward pass.
+  bool scaled_ = false;
+  Normalisation by_;
+  std::vector<float> inverse_deviation_;
+  Tensor input_;
 };
 
 REGISTER_LAYER(BatchNormLayer, LayerSpec("BatchNorm", "zero mean and unit variance for each channel")

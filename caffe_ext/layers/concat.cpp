@@ -53,6 +53,9 @@ class ConcatLayer : public Layer {
     execute(join_, arguments);
   }
 
+  bool keeps_bottom() const override { return false; }
+  bool keeps_top() const override { return false; }
+
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
     if (bottom.size() == 1) return;
     if (!to_) {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -6,8 +7,22 @@
 #include "core/error.h"
 #include "core/layer.h"
 #include "core/parallel.h"
+#include "core/wide.h"
 
 namespace sparknet {
+
+namespace {
+
+// y = max(ca a + cb b, floor), where y may be a.
+SPARKNET_WIDE void add(const float* a, float ca, const float* b, float cb, float floor, int64_t count, float* y) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) {
+    const float sum = ca * a[i] + cb * b[i];
+    y[i] = sum < floor ? floor : sum;
+  }
+}
+
+}  // namespace
 
 // y = sum of coeff_i x_i, product of x_i, or maximum of x_i. As in Caffe, `coeff` is for SUM only (MAX ignores it);
 // equal maxima of the first two bottoms belong to the second, a later bottom must be strictly greater; and with
@@ -46,6 +61,13 @@ class EltwiseLayer : public Layer {
     top[0]->reshape(bottom[0]->shape());
   }
 
+  Absorbs absorb(const Layer& next) override {
+    const bool rectifies = next.param().text("type") == "ReLU" && !relu_ && operation_ == Operation::kSum &&
+                           next.param().message("relu_param").real("negative_slope") == 0.0;
+    relu_ |= rectifies;
+    return rectifies ? Absorbs::kForward : Absorbs::kNothing;
+  }
+
   void forward(const Blobs& bottom, const Blobs& top) override {
     const auto x = values(bottom);
     float* y = top[0]->data.overwrite_as(x.layout);
@@ -58,6 +80,9 @@ class EltwiseLayer : public Layer {
       for (int64_t from = begin; from < end; from += kPiece) combine(x.of, from, std::min(end, from + kPiece), y);
     });
   }
+
+  bool keeps_bottom() const override { return operation_ == Operation::kProduct; }
+  bool keeps_top() const override { return false; }
 
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
     switch (operation_) {
@@ -95,14 +120,12 @@ class EltwiseLayer : public Layer {
 
   void combine(const std::vector<const float*>& x, int64_t begin, int64_t end, float* y) {
     const float *a = x[0], *b = x[1];
-    const float ca = coefficients_[0], cb = coefficients_[1];
     switch (operation_) {
       case Operation::kSum:
-        for (int64_t k = begin; k < end; ++k) y[k] = ca * a[k] + cb * b[k];
-        for (size_t i = 2; i < x.size(); ++i) {
-          const float* c = x[i];
-          const float cc = coefficients_[i];
-          for (int64_t k = begin; k < end; ++k) y[k] += cc * c[k];
+        for (size_t i = 1; i < x.size(); ++i) {
+          const bool first = i == 1, last = i + 1 == x.size();
+          add((first ? x[0] : y) + begin, first ? coefficients_[0] : 1.0f, x[i] + begin, coefficients_[i],
+              last && fused ? 0.0f : -std::numeric_limits<float>::infinity(), end - begin, y + begin);
         }
         break;
       case Operation::kProduct:
@@ -133,8 +156,12 @@ class EltwiseLayer : public Layer {
     const NativeView dy = top.diff.native();
     for (size_t i = 0; i < bottom.size(); ++i) {
       if (!propagate_down[i]) continue;
-      float* dx = bottom[i]->diff.overwrite_as(dy.layout);
       const float coefficient = coefficients_[i];
+      if (coefficient == 1.0f) {
+        bottom[i]->diff.copy(top.diff);
+        continue;
+      }
+      float* dx = bottom[i]->diff.overwrite_as(dy.layout);
       parallel_for(dy.count, kElementGrain, [&](int64_t begin, int64_t end) {
         for (int64_t k = begin; k < end; ++k) dx[k] = coefficient * dy.values[k];
       });
@@ -176,6 +203,7 @@ class EltwiseLayer : public Layer {
 
   Operation operation_ = Operation::kSum;
   bool stable_ = true;
+  bool relu_ = false;  // absorbed
   std::vector<float> coefficients_;
   std::vector<int32_t> winner_;  // MAX: which bottom gave each element, in layout_
   LayoutPtr layout_;

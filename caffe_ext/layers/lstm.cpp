@@ -3,6 +3,7 @@
 #include "core/parallel.h"
 #include "core/recurrent.h"
 #include "core/vector_math.h"
+#include "core/wide.h"
 
 namespace sparknet {
 

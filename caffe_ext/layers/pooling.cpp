@@ -94,6 +94,9 @@ class PoolingLayer : public Layer {
     }
   }
 
+  bool keeps_bottom() const override { return method_ == Method::kStochastic; }
+  bool keeps_top() const override { return false; }
+
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
     if (!propagate_down[0] || top[0]->count() == 0) return;
     if (onednn_algorithm(top)) {

@@ -16,6 +16,8 @@ class ReLULayer : public ElementwiseLayer {
         [slope = slope_](float x) { return (x < 0.0f ? 0.0f : x) + slope * (x < 0.0f ? x : 0.0f); });
   }
 
+  bool keeps_top() const override { return false; }
+
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
     if (!propagate_down[0]) return;
     // In place the bottom's data is the output, which has the input's sign for every slope >= 0.

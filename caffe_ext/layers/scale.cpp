@@ -65,6 +65,9 @@ class ScaleLayer : public Layer {
     }
   }
 
+  bool keeps_bottom() const override { return !in_place_ || !learned_; }
+  bool keeps_top() const override { return false; }
+
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
     if (bottom[0]->count() == 0) return;
     const Tensor& input = in_place_ ? input_ : bottom[0]->data;

@@ -20,6 +20,9 @@ class SplitLayer : public Layer {
 
   void forward(const Blobs&, const Blobs&) override {}
 
+  bool keeps_bottom() const override { return false; }
+  bool keeps_top() const override { return false; }
+
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
     if (!propagate_down[0]) return;
     // Readers that pass no gradient on leave their top's diff at 0.
@@ -32,6 +35,10 @@ class SplitLayer : public Layer {
     }
     if (parts.empty()) {
       bottom[0]->diff.zero();
+      return;
+    }
+    if (parts.size() == 1) {
+      bottom[0]->diff.copy(*parts[0]);
       return;
     }
     std::vector<const float*> from;

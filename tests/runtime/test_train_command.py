@@ -386,7 +386,7 @@ def test_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(train_command, "main", main)
     command = "m.snet --train a: --test b: --weights u,v --weights w --snapshot s --max-iter 4 --threads 2 --seed 7"
-    command += " --snapshot-dir d --sigint-effect none --sighup_effect stop -D x=1 --json j"
+    command += " --precision bf16 --snapshot-dir d --sigint-effect none --sighup_effect stop -D x=1 --json j"
     result = CliRunner().invoke(cli_local.train_command, command.split())
     assert result.exit_code == 3, result.output
     assert seen == {
@@ -397,6 +397,7 @@ def test_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "snapshot": "s",
         "max_iter": 4,
         "threads": 2,
+        "precision": "bf16",
         "seed": 7,
         "snapshot_dir": "d",
         "sigint": "none",

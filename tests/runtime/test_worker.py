@@ -92,6 +92,21 @@ def test_workers_that_average_each_step_equal_one_solver_with_a_larger_batch(tmp
     np.testing.assert_allclose(weights, one.net.flat_data, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(not caffe_ext.isa().startswith("avx512"), reason="bf16 takes a CPU with AVX-512")
+def test_the_jobs_precision_is_that_of_training_and_tests(tmp_path):
+    net, shard = small_net(), small_shard(tmp_path)
+    found = {}
+    for precision in ("float32", "bf16"):
+        job = small_job(net, small_solver(), run=f"precision {precision}", precision=precision)
+        plain = job_solver(job).net
+        trained = worker.train_round(shard, 0, job, plain.flat_data.copy(), None, 0, 0, 3)
+        params = {layer: [blob.data for blob in blobs] for layer, blobs in plain.params.items()}
+        found[precision] = trained.losses, worker.test(shard, 0, job, params).metrics["loss"]
+    (losses, loss), (losses_bf16, loss_bf16) = found.values()
+    assert losses != losses_bf16 and losses == pytest.approx(losses_bf16, rel=0.05)
+    assert loss != loss_bf16 and loss == pytest.approx(loss_bf16, rel=0.05)
+
+
 def test_a_round_is_a_function_of_its_arguments(tmp_path):
     net = small_net(transform="scale: 0.01 mirror: true crop_size: 5", size=5, extra=DROPOUT)
     job = small_job(net, small_solver(momentum=0.9))
