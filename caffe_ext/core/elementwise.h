@@ -1,16 +1,12 @@
 // For layers that treat all elements alike.
 #pragma once
 
-#include <cmath>
-
 #include "core/layer.h"
 #include "core/parallel.h"
 #include "core/tensor.h"
+#include "core/vector_math.h"
 
 namespace sparknet {
-
-// 1 / (1 + exp(-x)), without an exponential that overflows.
-inline float sigmoid(float x) { return 0.5f * std::tanh(0.5f * x) + 0.5f; }
 
 // The tensor's values in the layout they have, but row-major where that layout has padding: for functions with f(0) !=
 // 0, because padding has to stay 0.

@@ -20,9 +20,9 @@ void sgemm(char a_op, char b_op, int64_t m, int64_t n, int64_t k, const float* a
   if (status != dnnl_success) fail(ErrorKind::kState, "a matrix product failed in oneDNN with status ", status);
 }
 
-// Element (i, j) lies at i + j * column.
-memory::desc transposed_desc(int64_t rows, int64_t columns, int64_t column) {
-  return {{rows, columns}, memory::data_type::f32, memory::dims{1, column}};
+// Of a matrix whose transpose is row-major.
+memory::desc transposed_desc(int64_t rows, int64_t columns) {
+  return {{rows, columns}, memory::data_type::f32, memory::format_tag::ba};
 }
 
 // What follows is for the few rows of a batch and large weights, which come from memory, where oneDNN's sgemm runs at
@@ -44,18 +44,18 @@ void multiply_by_rows(int64_t m, int64_t n, int64_t k, const float* a, const flo
   const memory::desc any({k, m}, memory::data_type::f32, memory::format_tag::any);
   const dnnl::matmul::primitive_desc pd(dnnl_engine(), plain_desc({n, k}), any, plain_desc({n, m}));
   const memory packed = make_memory(pd.weights_desc()), product = make_memory(pd.dst_desc());
-  reorder(wrap_memory(transposed_desc(k, m, k), a), packed);
+  reorder(wrap_memory(transposed_desc(k, m), a), packed);
   execute(dnnl::matmul(pd),
           {{DNNL_ARG_SRC, wrap_memory(pd.src_desc(), b)}, {DNNL_ARG_WEIGHTS, packed}, {DNNL_ARG_DST, product}});
   const auto* values = static_cast<const float*>(product.get_data_handle());
-  reorder(wrap_memory(transposed_desc(m, n, m), values), wrap_memory(plain_desc({m, n}), c), beta != 0.0f);
+  reorder(wrap_memory(transposed_desc(m, n), values), wrap_memory(plain_desc({m, n}), c), beta != 0.0f);
 }
 
 // c = beta c + aᵀ b for a large c, which is written a few rows at a time.
 void multiply_writing(int64_t m, int64_t n, int64_t k, const float* a, const float* b, float beta, float* c) {
   constexpr int64_t kRows = 48;
   const memory transposed = make_memory(plain_desc({m, k}));
-  reorder(wrap_memory(transposed_desc(m, k, m), a), transposed);
+  reorder(wrap_memory(transposed_desc(m, k), a), transposed);
   const auto* rows = static_cast<const float*>(transposed.get_data_handle());
   for (int64_t i = 0; i < m; i += kRows) {
     sgemm('N', 'N', std::min(kRows, m - i), n, k, rows + i * k, k, b, n, beta, c + i * n, n);

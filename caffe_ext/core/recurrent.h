@@ -18,6 +18,7 @@
 
 #include <vector>
 
+#include "core/dnnl_util.h"
 #include "core/layer.h"
 
 namespace sparknet {
@@ -68,7 +69,9 @@ class RecurrentLayer : public Layer {
   std::vector<std::vector<float>> states_;
   std::vector<std::vector<float>> last_;  // each state after the last forward pass
   std::vector<float> gate_values_;
-  std::vector<float> conted_;  // cont_t h_(t-1)
+  std::vector<float> conted_;   // cont_t h_(t-1)
+  std::vector<float> dh_, da_;  // gradients of h_t and a_t
+  Converted weights_;           // W_h, transposed
   bool forwarded_ = false;     // with the present shapes
 };
 

@@ -95,6 +95,13 @@ SPARKNET_WIDE void adamw(const Update& u, int64_t count, const float* g, float* 
   }
 }
 
+SPARKNET_WIDE double sum_of_squares(const float* values, int64_t count) {
+  double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < count; ++i) sum += static_cast<double>(values[i]) * values[i];
+  return sum;
+}
+
 struct SolverType {
   Rule rule;
   int slots;
@@ -269,9 +276,7 @@ double Solver::gradient_scale() const {
       for (int64_t index = begin; index < end; ++index) {
         const Piece& piece = pieces_[index];
         const float* g = net_.flat_diff().get() + net_.learnable()[piece.param].offset;
-        double sum = 0.0;
-        for (int64_t i = piece.begin; i < piece.end; ++i) sum += static_cast<double>(g[i]) * g[i];
-        sums[index] = sum;
+        sums[index] = sum_of_squares(g + piece.begin, piece.end - piece.begin);
       }
     });
     const double norm = std::sqrt(std::accumulate(sums.begin(), sums.end(), 0.0));

@@ -1,10 +1,45 @@
-#include <cmath>
+#include <algorithm>
 
-#include "core/elementwise.h"
 #include "core/parallel.h"
 #include "core/recurrent.h"
+#include "core/vector_math.h"
+#include "core/wide.h"
 
 namespace sparknet {
+
+namespace {
+
+// One step of one stream of `units`: from what its gates are given to what they let through, and to c and h. `on`: cont.
+SPARKNET_WIDE void cell_step(int64_t units, float on, float* gates, const float* c_before, float* c, float* h) {
+  float *i = gates, *f = i + units, *o = f + units, *g = o + units;
+#pragma omp simd
+  for (int64_t u = 0; u < units; ++u) {
+    i[u] = sigmoid(i[u]);
+    f[u] = sigmoid(f[u]);
+    o[u] = sigmoid(o[u]);
+    g[u] = fast_tanh(g[u]);
+    c[u] = on * f[u] * c_before[u] + i[u] * g[u];
+    h[u] = o[u] * fast_tanh(c[u]);
+  }
+}
+
+// `dc`: comes with the gradient of c, leaves with that of c_before; `da`: of what the gates were given.
+SPARKNET_WIDE void cell_step_back(int64_t units, float on, const float* gates, const float* c_before, const float* c,
+                                  const float* dh, float* dc, float* da) {
+  const float *i = gates, *f = i + units, *o = f + units, *g = o + units;
+#pragma omp simd
+  for (int64_t u = 0; u < units; ++u) {
+    const float squashed = fast_tanh(c[u]);
+    const float d = dc[u] + dh[u] * o[u] * (1.0f - squashed * squashed);
+    da[u] = d * g[u] * i[u] * (1.0f - i[u]);
+    da[units + u] = d * on * c_before[u] * f[u] * (1.0f - f[u]);
+    da[2 * units + u] = dh[u] * squashed * o[u] * (1.0f - o[u]);
+    da[3 * units + u] = d * i[u] * (1.0f - g[u] * g[u]);
+    dc[u] = d * on * f[u];
+  }
+}
+
+}  // namespace
 
 // Long short-term memory (Hochreiter and Schmidhuber, 1997; with the gates of Donahue et al., "Long-term recurrent
 // convolutional networks", CVPR 2015). The gates are i, f, o, g in this order, i, f, o through a sigmoid, g through
@@ -19,30 +54,20 @@ class LSTMLayer : public RecurrentLayer {
 
  protected:
   void step(int64_t t, const float* cont) override {
-    float *gates = gate_values(t), *h = state(0, t + 1), *c = state(1, t + 1);
+    float *gates = gate_values(t), *c = state(1, t + 1), *h = state(0, t + 1);
     const float* c_before = state(1, t);
-    for_units(gates, [&](int64_t n, int64_t at, float* gate) {
-      float &i = gate[0], &f = gate[hidden()], &o = gate[2 * hidden()], &g = gate[3 * hidden()];
-      i = sigmoid(i), f = sigmoid(f), o = sigmoid(o), g = std::tanh(g);
-      c[at] = cont[n] * f * c_before[at] + i * g;
-      h[at] = o * std::tanh(c[at]);
+    for_streams([=, units = hidden()](int64_t n) {
+      cell_step(units, cont[n], gates + n * kGates * units, c_before + n * units, c + n * units, h + n * units);
     });
   }
 
   void step_back(int64_t t, const float* cont, const float* dh, std::vector<std::vector<float>>& carried,
                  float* da) override {
     const float *gates = gate_values(t), *c = state(1, t + 1), *c_before = state(1, t);
-    std::vector<float>& dc = carried[0];
-    for_units(da, [&](int64_t n, int64_t at, float* to) {
-      const float* gate = gates + (to - da);
-      const float i = gate[0], f = gate[hidden()], o = gate[2 * hidden()], g = gate[3 * hidden()];
-      const float squashed = std::tanh(c[at]);
-      const float d = dc[at] + dh[at] * o * (1.0f - squashed * squashed);
-      to[0] = d * g * i * (1.0f - i);
-      to[hidden()] = d * cont[n] * c_before[at] * f * (1.0f - f);
-      to[2 * hidden()] = dh[at] * squashed * o * (1.0f - o);
-      to[3 * hidden()] = d * i * (1.0f - g * g);
-      dc[at] = d * cont[n] * f;
+    float* dc = carried[0].data();
+    for_streams([=, units = hidden()](int64_t n) {
+      const int64_t at = n * units;
+      cell_step_back(units, cont[n], gates + kGates * at, c_before + at, c + at, dh + at, dc + at, da + kGates * at);
     });
   }
 
@@ -52,15 +77,11 @@ class LSTMLayer : public RecurrentLayer {
  private:
   static constexpr int kGates = 4;
 
-  // Calls body(stream, place in the state, the first of its gates in `values`) for each unit.
   template <typename Body>
-  void for_units(float* values, const Body& body) const {
-    constexpr int64_t kGrain = kElementGrain / 64;  // a unit costs five exponentials
-    const int64_t width = hidden();
-    parallel_for(streams() * width, kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t at = begin; at < end; ++at) {
-        body(at / width, at, values + at / width * kGates * width + at % width);
-      }
+  void for_streams(const Body& body) const {
+    constexpr int64_t kGrain = kElementGrain / 8;  // a unit costs five exponentials
+    parallel_for(streams(), std::max<int64_t>(kGrain / hidden(), 1), [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) body(n);
     });
   }
 };

@@ -30,7 +30,7 @@ class LSTMUnitLayer : public Layer {
     for_units([&](int64_t n, int64_t at, int64_t gate) {
       const Gates gates = gates_at(sums, gate);
       c[at] = cont[n] * gates.f * before[at] + gates.i * gates.g;
-      h[at] = gates.o * std::tanh(c[at]);
+      h[at] = gates.o * fast_tanh(c[at]);
     });
   }
 
@@ -44,7 +44,7 @@ class LSTMUnitLayer : public Layer {
     float* to_sums = propagate_down[1] ? bottom[1]->diff.overwrite() : nullptr;
     for_units([&](int64_t n, int64_t at, int64_t gate) {
       const auto [i, f, o, g] = gates_at(sums, gate);
-      const float squashed = std::tanh(c[at]);
+      const float squashed = fast_tanh(c[at]);
       const float d = dc[at] + dh[at] * o * (1.0f - squashed * squashed);
       if (to_before != nullptr) to_before[at] = d * cont[n] * f;
       if (to_sums == nullptr) return;
@@ -67,7 +67,7 @@ class LSTMUnitLayer : public Layer {
 
   Gates gates_at(const float* sums, int64_t gate) const {
     const float* at = sums + gate;
-    return {sigmoid(at[0]), sigmoid(at[hidden_]), sigmoid(at[2 * hidden_]), std::tanh(at[3 * hidden_])};
+    return {sigmoid(at[0]), sigmoid(at[hidden_]), sigmoid(at[2 * hidden_]), fast_tanh(at[3 * hidden_])};
   }
 
   static void check(const Blobs& bottom, int index, const Shape& wanted) {

@@ -1,8 +1,7 @@
-#include <cmath>
-
 #include "core/matrix.h"
 #include "core/parallel.h"
 #include "core/recurrent.h"
+#include "core/vector_math.h"
 
 namespace sparknet {
 
@@ -54,8 +53,8 @@ class RNNLayer : public RecurrentLayer {
  private:
   // to = tanh(from).
   static void squash(const float* from, float* to, int64_t count) {
-    parallel_for(count, kElementGrain / 16, [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) to[i] = std::tanh(from[i]);
+    parallel_for(count, kElementGrain / 4, [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) to[i] = fast_tanh(from[i]);
     });
   }
 

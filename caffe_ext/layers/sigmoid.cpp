@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "core/elementwise.h"
 
 namespace sparknet {

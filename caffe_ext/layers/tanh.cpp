@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "core/elementwise.h"
 
 namespace sparknet {
@@ -10,7 +8,7 @@ class TanHLayer : public ElementwiseLayer {
   using ElementwiseLayer::ElementwiseLayer;
 
   void forward(const Blobs& bottom, const Blobs& top) override {
-    map(bottom[0]->data.native(), top[0]->data, [](float x) { return std::tanh(x); });
+    map(bottom[0]->data.native(), top[0]->data, [](float x) { return fast_tanh(x); });
   }
 
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
