@@ -14,7 +14,8 @@ from . import _native
 from .hdf5 import Array
 from .prefetch import Prefetcher
 from .report import check_net
-from .sources import Batch, Shape, open_stream, source_of
+from .sources import open_stream, source_of
+from .streams import Batch, Shape
 
 _log = logging.getLogger(__name__)
 

@@ -100,22 +100,26 @@ class _LevelDB:
 # ---- Datum ----
 
 
-def read_datum(value: bytes, *, color: bool | None = None) -> tuple[Pixels, int]:
-    """The image of a Datum, channels × height × width (uint8, or float32 where it has `float_data`), and its label.
-
-    Encoded images have their own channels, in BGR order, unless `color` says three (True) or one (False). Raises
-    DataError when `value` is no Datum, or its numbers disagree.
-    """
+def read_datum(value: bytes) -> caffe_pb2.Datum:
+    """The Datum of a record; raises DataError when `value` is none."""
     try:
-        datum = caffe_pb2.Datum.FromString(value)
+        return caffe_pb2.Datum.FromString(value)
     except DecodeError as error:
         raise DataError("the record is no Datum, or is damaged") from error
+
+
+def pixels_of(datum: caffe_pb2.Datum, color: bool | None = None) -> Pixels:
+    """The image of a Datum, channels × height × width: uint8, or float32 where it has `float_data`.
+
+    Encoded images have their own channels, in BGR order, unless `color` says three (True) or one (False). Raises
+    DataError when an image cannot be decoded, or the Datum's numbers disagree.
+    """
     if datum.encoded:
-        return decode(datum.data, color), datum.label
+        return decode(datum.data, color)
     shape = (datum.channels, datum.height, datum.width)
     raw = datum.data
     pixels: Pixels = np.frombuffer(raw, np.uint8) if raw else np.array(datum.float_data, np.float32)
     if min(shape) < 1 or pixels.size != shape[0] * shape[1] * shape[2]:
         times = " × ".join(map(str, shape))
         raise DataError(f"the Datum has {pixels.size} values for {times}; encoded images must be marked `encoded`")
-    return pixels.reshape(shape), datum.label
+    return pixels.reshape(shape)

@@ -4,37 +4,25 @@ What a stream gives is a function of the layer, the files and a seed: records in
 around at its end, also in the middle of a batch; shuffled anew in each round through them where the layer says so.
 """
 
-import contextlib
-import hashlib
+import functools
 import itertools
 import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import DataError, EngineError
+from ..errors import DataError
 from ..proto import caffe_pb2
-from ._native import Transformer
-from .database import open_database, read_datum
-from .hdf5 import Array, floats, reading
-from .images import Pixels, read_image
-from .mean import read_mean
+from .database import open_database, pixels_of, read_datum
+from .hdf5 import floats, reading
+from .image_stream import Record, image_stream, naming, times
+from .images import read_image
 from .registry import layer_types
+from .streams import Batch, Shape, Stream, derive, permutation
 
 _log = logging.getLogger(__name__)
-
-Shape = tuple[int, ...]
-Batch = list[Array]  # an array for each top
-
-
-class Stream(NamedTuple):
-    """The batches of a data layer, without end, and the shapes of the first one's arrays."""
-
-    shapes: list[Shape]
-    batches: Iterator[Batch]
 
 
 def open_stream(layer: caffe_pb2.LayerParameter, phase: int, seed: int) -> Stream:
@@ -51,16 +39,6 @@ def source_of(layer: caffe_pb2.LayerParameter) -> str:
     if layer.type not in _OPENERS:
         return ""
     return str(getattr(layer, layer_types()[layer.type].messages[0]).source)
-
-
-def derive(*parts: int | str) -> int:
-    """A number of 64 bits that is a function of `parts`."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
-
-
-def permutation(count: int, *parts: int | str) -> list[int]:
-    """The numbers below `count` in an order that is a function of `parts`."""
-    return [int(i) for i in np.random.default_rng(derive(*parts)).permutation(count)]
 
 
 def lines_of(path: str | os.PathLike[str]) -> list[str]:
@@ -80,64 +58,6 @@ def lines_of(path: str | os.PathLike[str]) -> list[str]:
 # ---- images ----
 
 
-class _Record(NamedTuple):
-    name: str
-    pixels: Pixels
-    label: int
-
-
-def _image_stream(
-    records: Iterator[_Record], layer: caffe_pb2.LayerParameter, phase: int, size: int, seed: int
-) -> Stream:
-    transformer = transformer_of(layer.transform_param, phase)
-    first = next(records)
-    with _naming(first.name):
-        shape = transformer.output_shape(first.pixels.shape)
-    tops = len(layer.top)
-    shapes: list[Shape] = [(size, *shape), (size,)]
-    batches = _image_batches(itertools.chain([first], records), transformer, size, seed)
-    return Stream(shapes[:tops], (batch[:tops] for batch in batches))
-
-
-def _image_batches(records: Iterator[_Record], transformer: Transformer, size: int, seed: int) -> Iterator[Batch]:
-    for start in itertools.count(step=size):
-        # The first record decides about the shape of its batch. The next batch may have another one, as in Caffe.
-        data = np.empty(0, np.float32)
-        labels = np.empty(size, np.float32)
-        for i, record in enumerate(itertools.islice(records, size)):
-            with _naming(record.name):
-                shape = transformer.output_shape(record.pixels.shape)
-                if i == 0:
-                    data = np.empty((size, *shape), np.float32)
-                elif shape != data.shape[1:]:
-                    raise DataError(
-                        f"it is {times(shape)}, and the first of its batch {times(data.shape[1:])}: crop (crop_size), "
-                        "resize (new_height, new_width of ImageData), or take batch_size 1"
-                    )
-                transformer(record.pixels[None], data[i : i + 1], derive(seed, start + i))
-            labels[i] = record.label
-        yield [data, labels]
-
-
-@contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Errors of the block begin with `name`."""
-    try:
-        yield
-    except (DataError, EngineError) as error:
-        raise DataError(f"{name}: {error}") from error
-
-
-def transformer_of(param: caffe_pb2.TransformationParameter, phase: int) -> Transformer:
-    """The transformer of `param`, with the mean image that it names."""
-    return Transformer(param, phase, read_mean(param.mean_file) if param.HasField("mean_file") else None)
-
-
-def times(shape: Sequence[int]) -> str:
-    """`shape` for messages."""
-    return " × ".join(map(str, shape)) or "one number"
-
-
 def _skipped(rand_skip: int, seed: int) -> int:
     return derive(seed, "rand_skip") % rand_skip if rand_skip else 0
 
@@ -151,10 +71,10 @@ def _data(layer: caffe_pb2.LayerParameter, phase: int, seed: int) -> Stream:
     color = True if transform.force_color else False if transform.force_gray else None
     backend = caffe_pb2.DataParameter.DB.Name(fields.backend)
     records = _data_records(fields.source, backend, color, _skipped(fields.rand_skip, seed))
-    return _image_stream(records, layer, phase, fields.batch_size, seed)
+    return image_stream(records, layer, phase, fields.batch_size, seed)
 
 
-def _data_records(source: str, backend: str, color: bool | None, skipped: int) -> Iterator[_Record]:
+def _data_records(source: str, backend: str, color: bool | None, skipped: int) -> Iterator[Record]:
     with open_database(source, backend) as database:
         seen = 0
         warned = False
@@ -165,12 +85,12 @@ def _data_records(source: str, backend: str, color: bool | None, skipped: int) -
                 if seen <= skipped:
                     continue
                 name = f"record {key.decode(errors='backslashreplace')} of {source}"
-                with _naming(name):
-                    pixels, label = read_datum(value, color=color)
-                if color is not None and pixels.shape[0] != (3 if color else 1) and not warned:
+                with naming(name):
+                    datum = read_datum(value)
+                if color is not None and not datum.encoded and datum.channels != (3 if color else 1) and not warned:
                     _log.warning("%s: force_color and force_gray change encoded images only, as in Caffe", name)
                     warned = True
-                yield _Record(name, pixels, label)
+                yield Record(name, functools.partial(pixels_of, datum, color), datum.label, datum.encoded)
             if seen == before:
                 raise DataError(f"{source} holds no records")
 
@@ -188,12 +108,12 @@ def _image_data(layer: caffe_pb2.LayerParameter, phase: int, seed: int) -> Strea
             ) from None
     if fields.rand_skip > len(entries):
         raise DataError(f"rand_skip is {fields.rand_skip}, and {fields.source} lists {len(entries)} images only")
-    return _image_stream(_listed_images(entries, fields, seed), layer, phase, fields.batch_size, seed)
+    return image_stream(_listed_images(entries, fields, seed), layer, phase, fields.batch_size, seed)
 
 
 def _listed_images(
     entries: Sequence[tuple[str, int]], fields: caffe_pb2.ImageDataParameter, seed: int
-) -> Iterator[_Record]:
+) -> Iterator[Record]:
     start = _skipped(fields.rand_skip, seed)
     for epoch in itertools.count():
         order: Sequence[int] = range(len(entries))
@@ -201,8 +121,10 @@ def _listed_images(
             order = permutation(len(entries), seed, epoch)
         for i in order[start:]:
             path, label = entries[i]
-            pixels = read_image(path, color=fields.is_color, height=fields.new_height, width=fields.new_width)
-            yield _Record(path, pixels, label)
+            read = functools.partial(
+                read_image, path, color=fields.is_color, height=fields.new_height, width=fields.new_width
+            )
+            yield Record(path, read, label, encoded=True)
         start = 0
 
 

@@ -12,7 +12,8 @@ from ..proto import caffe_pb2
 from ._native import Transformer
 from .images import Pixels, planar, read_image, resize
 from .mean import read_mean
-from .sources import Batch, derive, lines_of
+from .sources import lines_of
+from .streams import Batch, derive
 
 _COLORS = 3
 # Of any number in a window file.

@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
@@ -620,16 +620,79 @@ def test_threads_end_after_an_error(tmp_path: pathlib.Path) -> None:
     wait_for_no_thread_of("fails")
 
 
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = caffe_ext.num_threads()
+    caffe_ext.set_num_threads(3)
+    yield
+    caffe_ext.set_num_threads(before)
+
+
+def decoders() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("decode")}
+
+
+def wait_for_no_decoder() -> None:
+    until = time.monotonic() + 20
+    while decoders() and time.monotonic() < until:
+        time.sleep(0.005)
+    assert not decoders()
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_images_are_decoded_in_threads_that_end_with_the_net(tmp_path: pathlib.Path) -> None:
+    gc.collect()  # nets of tests before, which tracebacks hold
+    wait_for_no_decoder()
+    raw, encoded = noise(50, (3, 30, 40)), [jpeg(image) for image in noise(50, (3, 30, 40))]
+    net = net_of(data_layer(write_lmdb(tmp_path / "raw", raw), 20))
+    net.forward()
+    assert not decoders()
+    net = net_of(data_layer(write_lmdb(tmp_path / "db", encoded), 20))
+    net.forward()
+    assert "decode_0" in decoders() <= {"decode_0", "decode_1", "decode_2"}
+    del net
+    wait_for_no_decoder()
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_what_is_decoded_does_not_depend_on_the_number_of_threads(tmp_path: pathlib.Path) -> None:
+    source = write_lmdb(tmp_path / "db", [jpeg(image) for image in noise(37, (3, 30, 40))])
+    text = data_layer(source, 20, "", "crop_size: 17 mirror: true")
+    many = net_of(text, caffe_ext.TRAIN)
+    images, labels = passes(many, 5, "x"), passes(net_of(text, caffe_ext.TRAIN), 5)
+    caffe_ext.set_num_threads(1)
+    np.testing.assert_array_equal(images, passes(net_of(text, caffe_ext.TRAIN), 5, "x"))
+    np.testing.assert_array_equal(labels, np.arange(100) % 37)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_of_several_bad_images_the_first_is_named(tmp_path: pathlib.Path) -> None:
+    images = [jpeg(image) for image in noise(40, (3, 30, 40))]
+    # The later ones fail sooner.
+    images[11] = jpeg(noise(1, (3, 300, 400))[0])
+    images[12] = images[39] = b"x"
+    source = write_lmdb(tmp_path / "db", images)
+    for _ in range(5):
+        with pytest.raises(LayerError, match=r"record 00011 of .*db: it is 3 × 300 × 400"):
+            net_of(data_layer(source, 40)).forward()
+
+
 def test_the_interpreter_exits(tmp_path: pathlib.Path) -> None:
     """With threads that wait, threads that work and databases that are open."""
     source = write_lmdb(tmp_path / "db", noise(4))
+    images = write_lmdb(tmp_path / "images", [jpeg(image) for image in noise(4)])
     script = f"""
     from google.protobuf import text_format
     from sparknet_dsl import caffe_ext
     from sparknet_dsl.proto import caffe_pb2
+    caffe_ext.set_num_threads(3)
     nets = [
         caffe_ext.Net(text_format.Parse(text, caffe_pb2.NetParameter()), 0)
-        for text in ({data_layer(source)!r}, {data_layer(source, 5000, "prefetch: 1000")!r})
+        for text in (
+            {data_layer(source)!r},
+            {data_layer(source, 5000, "prefetch: 1000")!r},
+            {data_layer(images, 500, "prefetch: 1000")!r},
+        )
     ]
     for net in nets:
         net.forward()

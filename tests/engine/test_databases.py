@@ -13,7 +13,7 @@ import plyvel
 import pytest
 from shared import shared, shared_names
 
-from sparknet_dsl.caffe_ext.database import open_database, read_datum
+from sparknet_dsl.caffe_ext.database import open_database, pixels_of, read_datum
 from sparknet_dsl.caffe_ext.images import decode, read_image
 from sparknet_dsl.errors import DataError
 from sparknet_dsl.proto import caffe_pb2
@@ -31,10 +31,11 @@ def test_caffes_databases(name: str) -> None:
     with np.load(folder / meta["expected"]) as want, open_database(folder / name, meta["backend"].upper()) as database:
         keys = []
         for i, (key, value) in enumerate(database):
-            pixels, label = read_datum(value)
+            datum = read_datum(value)
+            pixels = pixels_of(datum)
             keys.append(key.decode())
             np.testing.assert_array_equal(pixels, want["data"][i])
-            assert label == want["label"][i]
+            assert datum.label == want["label"][i]
             assert pixels.dtype == (np.float32 if meta.get("float_data") else np.uint8)
         assert keys == meta["keys"]
         assert [key.decode() for key, _ in database] == keys  # from the first on again
@@ -191,13 +192,12 @@ def encoded(image: np.ndarray, kind: str = ".png") -> bytes:
 
 def test_encoded_datums_take_their_channels_from_the_file() -> None:
     image = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
-    color = caffe_pb2.Datum(encoded=True, data=encoded(image), label=3).SerializeToString()
-    gray = caffe_pb2.Datum(encoded=True, data=encoded(image[:, :, 0])).SerializeToString()
-    np.testing.assert_array_equal(read_datum(color)[0], image.transpose(2, 0, 1))
-    assert read_datum(color)[1] == 3
-    np.testing.assert_array_equal(read_datum(gray)[0], image[None, :, :, 0])
-    assert read_datum(color, color=False)[0].shape == (1, 4, 5)
-    np.testing.assert_array_equal(read_datum(gray, color=True)[0], np.stack([image[:, :, 0]] * 3))
+    color = caffe_pb2.Datum(encoded=True, data=encoded(image))
+    gray = caffe_pb2.Datum(encoded=True, data=encoded(image[:, :, 0]))
+    np.testing.assert_array_equal(pixels_of(color), image.transpose(2, 0, 1))
+    np.testing.assert_array_equal(pixels_of(gray), image[None, :, :, 0])
+    assert pixels_of(color, color=False).shape == (1, 4, 5)
+    np.testing.assert_array_equal(pixels_of(gray, color=True), np.stack([image[:, :, 0]] * 3))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_encoded_datums_take_their_channels_from_the_file() -> None:
 )
 def test_records_that_are_none(value: bytes, says: str) -> None:
     with pytest.raises(DataError, match=says):
-        read_datum(value)
+        pixels_of(read_datum(value))
 
 
 def test_images(tmp_path: pathlib.Path) -> None:
