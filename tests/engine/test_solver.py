@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -64,11 +64,12 @@ def run(solver: caffe_ext.Solver, case: dict[str, np.ndarray], meta: dict[str, A
     return losses
 
 
+@pytest.mark.parametrize("memory", ["all", "reuse"])
 @pytest.mark.parametrize("name", shared_names("golden/solvers"))
-def test_golden(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_golden(name: str, memory: Literal["all", "reuse"], monkeypatch: pytest.MonkeyPatch) -> None:
     meta, case, folder = golden(name)
     monkeypatch.chdir(folder)
-    solver = caffe_ext.get_solver("solver.prototxt")
+    solver = caffe_ext.Solver("solver.prototxt", memory=memory)
     set_params(solver.net, case)
     losses = run(solver, case, meta, meta["iters"])
     assert_close(losses, case["loss"], meta, "loss")
