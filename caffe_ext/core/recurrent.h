@@ -72,7 +72,7 @@ class RecurrentLayer : public Layer {
   std::vector<float> conted_;   // cont_t h_(t-1)
   std::vector<float> dh_, da_;  // gradients of h_t and a_t
   Converted weights_;           // W_h, transposed
-  bool forwarded_ = false;     // with the present shapes
+  bool forwarded_ = false;      // with the present shapes
 };
 
 }  // namespace sparknet

@@ -1,7 +1,7 @@
 // exp, tanh and the logistic function without branches or calls, for loops that the compiler turns into vector code.
 //
-// The C library's cost more than ten times as much there. Against exact values the errors are at most 3 units in the last
-// place. NaN stays NaN.
+// The C library's cost more than ten times as much there. Against exact values the errors are at most 3 units in the
+// last place. NaN stays NaN.
 #pragma once
 
 #include <cmath>

@@ -9,7 +9,8 @@ namespace sparknet {
 
 namespace {
 
-// One step of one stream of `units`: from what its gates are given to what they let through, and to c and h. `on`: cont.
+// One step of one stream of `units`: from what its gates are given to what they let through, and to c and h. `on`:
+// cont.
 SPARKNET_WIDE void cell_step(int64_t units, float on, float* gates, const float* c_before, float* c, float* h) {
   float *i = gates, *f = i + units, *o = f + units, *g = o + units;
 #pragma omp simd
