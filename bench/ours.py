@@ -27,7 +27,7 @@ def write_weights(workload: Workload, path: pathlib.Path) -> None:
 def training(workload: Workload, weights: pathlib.Path, lr: float) -> Measured:
     """A step of SGD, which gives the loss."""
     net = workload.training()
-    solver = caffe_ext.Solver(caffe_pb2.SolverParameter(base_lr=lr, **SGD), net, seed=1)
+    solver = caffe_ext.Solver(caffe_pb2.SolverParameter(base_lr=lr, **SGD), net, seed=1, memory="reuse")
     read(solver.net, weights)
     fill(solver.net, inputs(net, caffe_ext.TRAIN))
     return lambda: float(solver.step(1)[0]), operations(net, solver.net)
@@ -36,7 +36,7 @@ def training(workload: Workload, weights: pathlib.Path, lr: float) -> Measured:
 def inference(workload: Workload, weights: pathlib.Path, batch: int) -> Measured:
     """A forward pass of the deploy net, which gives its output."""
     message = workload.inference(batch)
-    net = caffe_ext.Net(message, caffe_ext.TEST, seed=1)
+    net = caffe_ext.Net(message, caffe_ext.TEST, seed=1, memory="reuse")
     read(net, weights)
     fill(net, inputs(message, caffe_ext.TEST))
     (top,) = net.outputs

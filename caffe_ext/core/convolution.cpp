@@ -77,6 +77,7 @@ void ConvolutionBase::reshape(const Blobs& bottom, const Blobs& top) {
     narrow_ = narrow;
     plan_.reset();
     forward_.reset();
+    rectified_.reset();
     backward_data_.reset();
     backward_weights_.reset();
   }
@@ -103,14 +104,21 @@ auto ConvolutionBase::in_precision(const Make& make) const {
 }
 
 void ConvolutionBase::convolve(const Tensor& wide, Tensor& narrow) {
-  const auto& pd = plan();
-  if (!forward_) forward_.emplace(pd);
+  if (fused && !rectified_) {
+    dnnl::post_ops relu;
+    relu.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+    dnnl::primitive_attr attributes;
+    attributes.set_post_ops(relu);
+    rectified_.emplace(forward_description(attributes));
+  }
+  const auto& pd = fused ? rectified_->pd : plan();
+  if (!fused && !forward_) forward_.emplace(pd);
   std::unordered_map<int, dnnl::memory> arguments = {
       {DNNL_ARG_WEIGHTS, weights_.get(params[0]->data, pd.weights_desc())},
       {DNNL_ARG_SRC, operand(wide, pd.src_desc())},
       {DNNL_ARG_DST, overwrite_memory(narrow, pd.dst_desc())}};
   if (inner_bias()) arguments[DNNL_ARG_BIAS] = read_memory(params[1]->data, pd.bias_desc());
-  execute(*forward_, arguments);
+  execute(fused ? rectified_->primitive : *forward_, arguments);
 }
 
 void ConvolutionBase::convolve_back(const Tensor& narrow, Tensor& wide) {
@@ -190,16 +198,19 @@ dnnl::memory::desc ConvolutionBase::bias_desc() const {
   return inner_bias() ? plain_desc({outputs_}) : dnnl::memory::desc();
 }
 
+dnnl::convolution_forward::primitive_desc ConvolutionBase::forward_description(
+    const dnnl::primitive_attr& attributes) const {
+  return in_precision([&](Type type) {
+    return dnnl::convolution_forward::primitive_desc(
+        dnnl_engine(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
+        values_desc(wide_, type, type), any_desc(weight_dims(), type), bias_desc(),
+        values_desc(narrow_, Type::f32, type), spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0),
+        spatial(window_.pad, 0), attributes);
+  });
+}
+
 const dnnl::convolution_forward::primitive_desc& ConvolutionBase::plan() {
-  if (!plan_) {
-    plan_ = in_precision([this](Type type) {
-      return dnnl::convolution_forward::primitive_desc(
-          dnnl_engine(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
-          values_desc(wide_, type, type), any_desc(weight_dims(), type), bias_desc(),
-          values_desc(narrow_, Type::f32, type), spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0),
-          spatial(window_.pad, 0));
-    });
-  }
+  if (!plan_) plan_ = forward_description({});
   return *plan_;
 }
 

@@ -34,7 +34,7 @@ class ConvolutionBase : public Layer {
   bool has_bias() const { return params.size() > 1; }
   const Window& window() const { return window_; }
 
-  // narrow = the convolution of wide, plus the bias where that belongs to the narrow array.
+  // narrow = the convolution of wide, plus the bias where that belongs to the narrow array; if `fused`, max(that, 0).
   void convolve(const Tensor& wide, Tensor& narrow);
   // wide = the gradient of convolve() in direction `narrow`.
   void convolve_back(const Tensor& narrow, Tensor& wide);
@@ -64,6 +64,7 @@ class ConvolutionBase : public Layer {
   dnnl::memory operand(const Tensor& tensor, const dnnl::memory::desc& desc) const;
   dnnl::memory::desc bias_desc() const;
   const dnnl::convolution_forward::primitive_desc& plan();
+  dnnl::convolution_forward::primitive_desc forward_description(const dnnl::primitive_attr& attributes) const;
 
   const bool transposed_;
   Window window_;
@@ -72,6 +73,7 @@ class ConvolutionBase : public Layer {
 
   std::optional<dnnl::convolution_forward::primitive_desc> plan_;
   std::optional<dnnl::convolution_forward> forward_;
+  std::optional<Pass<dnnl::convolution_forward>> rectified_;  // with a ReLU
   std::optional<Pass<dnnl::convolution_backward_data>> backward_data_;
   std::optional<Pass<dnnl::convolution_backward_weights>> backward_weights_;
   Converted weights_, backward_data_weights_;

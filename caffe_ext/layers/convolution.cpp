@@ -15,6 +15,16 @@ class ConvolutionLayer : public ConvolutionBase {
  public:
   ConvolutionLayer(const Message& param, Phase phase) : ConvolutionBase(param, phase, false) {}
 
+  // In nets that are not trained only: oneDNN's ReLU makes 0 of NaN, and a loss that ought to be NaN has to stay it.
+  Absorbs absorb(const Layer& next) override {
+    if (relu_ || needs_backward || phase() != Phase::kTest || next.param().text("type") != "ReLU" ||
+        next.param().message("relu_param").real("negative_slope") != 0.0) {
+      return Absorbs::kNothing;
+    }
+    relu_ = true;
+    return Absorbs::kForward;
+  }
+
   void forward(const Blobs& bottom, const Blobs& top) override {
     if (top[0]->count() == 0) return;
     for (size_t i = 0; i < bottom.size(); ++i) convolve(bottom[i]->data, top[i]->data);
@@ -28,6 +38,9 @@ class ConvolutionLayer : public ConvolutionBase {
       if (propagate_down[i]) convolve_back(top[i]->diff, bottom[i]->diff);
     }
   }
+
+ private:
+  bool relu_ = false;  // absorbed
 };
 
 // Convolution of each channel by itself, under the names of two implementations. ConvolutionDepthwise (pull request

@@ -137,3 +137,18 @@ def test_reused_memory_is_less() -> None:
         return caffe_ext.memory_used() - before
 
     assert held("reuse") < 0.8 * held("all")
+
+
+def test_relu_after_a_convolution_runs_with_it_in_inference() -> None:
+    net = text_format.Parse(BLOCK.format(channels=13, statistics=""), caffe_pb2.NetParameter())
+    del net.layer[2:4]  # so that the ReLU follows the convolution
+    del net.layer[-1]
+    nets = [caffe_ext.Net(net, caffe_ext.TEST, seed=1, fusion=fusion) for fusion in (True, False)]
+    assert (1, 0) in nets[0]._native.absorbed()
+    values = np.random.default_rng(0).standard_normal(nets[0].blobs["x"].shape)
+    for each in nets:
+        each.blobs["x"].data[...] = values
+        each.forward()
+    for blob in ("c1", "ip"):
+        np.testing.assert_allclose(nets[0].blobs[blob].data, nets[1].blobs[blob].data, rtol=1e-5, atol=1e-6)
+    assert (nets[0].blobs["c1"].data == 0).any()
