@@ -145,11 +145,13 @@ def test_run_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(app, "main", main)
     command = "m.snet --workers 2 --master local[4] --train a: --test b: --tau 5 --rounds 6 --seed 7"
-    command += " --snapshot-dir d --weights w --resume -D x=1 -D y=z --json j"
+    command += " --snapshot-dir d --weights w --resume --precision bf16 --no-pin -D x=1 -D y=z --json j"
     result = CliRunner().invoke(cli.run_command, command.split())
     assert result.exit_code == 3
     assert seen == {
         "model": "m.snet",
+        "precision": "bf16",
+        "pin": False,
         "workers": 2,
         "master": "local[4]",
         "train": "a:",
