@@ -112,6 +112,11 @@ class Layer {
   const Phase phase_;
 };
 
+// Whether it is max(x, 0), which others may do in their own loops.
+inline bool rectifies(const Layer& layer) {
+  return layer.param().text("type") == "ReLU" && layer.param().message("relu_param").real("negative_slope") == 0.0;
+}
+
 // What the language and the net know about a layer type; each setter returns the spec, for one expression per type.
 struct LayerSpec {
   LayerSpec(std::string type_name, std::string one_line) : type(std::move(type_name)), summary(std::move(one_line)) {}

@@ -32,14 +32,6 @@ SPARKNET_WIDE void normalise(const float* x, float* y, int64_t inner, int64_t bl
       const float value = (x[i] - mean) * factor + offset;
       y[i] = value < floor ? floor : value;
     }
-  } else if (block == kLanes) {
-    for (int64_t i = 0; i < inner; ++i, x += kLanes, y += kLanes) {
-#pragma omp simd
-      for (int64_t lane = 0; lane < kLanes; ++lane) {
-        const float value = (x[lane] - row.mean[lane]) * row.factor[lane] + row.offset[lane];
-        y[lane] = value < row.floor ? row.floor : value;
-      }
-    }
   } else {
     for (int64_t i = 0; i < inner; ++i, x += block, y += block) {
 #pragma omp simd
@@ -161,8 +153,7 @@ class BatchNormLayer : public Layer {
   }
 
   Absorbs absorb(const Layer& next) override {
-    const std::string type = next.param().text("type");
-    if (type == "Scale" && scale_ == nullptr && !relu_) {
+    if (next.param().text("type") == "Scale" && scale_ == nullptr && !relu_) {
       // A factor for each channel of axis 1, as the defaults have it.
       const Shape& shape = input_.shape();
       if (next.params.empty() || next.params[0]->shape() != Shape{channels_} || shape.size() < 2)
@@ -171,11 +162,8 @@ class BatchNormLayer : public Layer {
       scale_ = &next;
       return Absorbs::kBoth;
     }
-    if (type == "ReLU" && !relu_ && next.param().message("relu_param").real("negative_slope") == 0.0) {
-      relu_ = true;
-      return Absorbs::kBoth;
-    }
-    return Absorbs::kNothing;
+    relu_ |= rectifies(next);
+    return rectifies(next) ? Absorbs::kBoth : Absorbs::kNothing;
   }
 
   void forward(const Blobs& bottom, const Blobs& top) override {

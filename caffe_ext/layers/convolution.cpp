@@ -17,12 +17,8 @@ class ConvolutionLayer : public ConvolutionBase {
 
   // In nets that are not trained only: oneDNN's ReLU makes 0 of NaN, and a loss that ought to be NaN has to stay it.
   Absorbs absorb(const Layer& next) override {
-    if (relu_ || needs_backward || phase() != Phase::kTest || next.param().text("type") != "ReLU" ||
-        next.param().message("relu_param").real("negative_slope") != 0.0) {
-      return Absorbs::kNothing;
-    }
-    relu_ = true;
-    return Absorbs::kForward;
+    const bool trained = needs_backward || phase() == Phase::kTrain;
+    return !trained && rectifies(next) ? Absorbs::kForward : Absorbs::kNothing;
   }
 
   void forward(const Blobs& bottom, const Blobs& top) override {
@@ -38,9 +34,6 @@ class ConvolutionLayer : public ConvolutionBase {
       if (propagate_down[i]) convolve_back(top[i]->diff, bottom[i]->diff);
     }
   }
-
- private:
-  bool relu_ = false;  // absorbed
 };
 
 // Convolution of each channel by itself, under the names of two implementations. ConvolutionDepthwise (pull request

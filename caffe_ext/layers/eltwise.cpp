@@ -62,10 +62,7 @@ class EltwiseLayer : public Layer {
   }
 
   Absorbs absorb(const Layer& next) override {
-    const bool rectifies = next.param().text("type") == "ReLU" && !relu_ && operation_ == Operation::kSum &&
-                           next.param().message("relu_param").real("negative_slope") == 0.0;
-    relu_ |= rectifies;
-    return rectifies ? Absorbs::kForward : Absorbs::kNothing;
+    return operation_ == Operation::kSum && rectifies(next) ? Absorbs::kForward : Absorbs::kNothing;
   }
 
   void forward(const Blobs& bottom, const Blobs& top) override {
@@ -203,7 +200,6 @@ class EltwiseLayer : public Layer {
 
   Operation operation_ = Operation::kSum;
   bool stable_ = true;
-  bool relu_ = false;  // absorbed
   std::vector<float> coefficients_;
   std::vector<int32_t> winner_;  // MAX: which bottom gave each element, in layout_
   LayoutPtr layout_;
