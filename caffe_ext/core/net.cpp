@@ -176,6 +176,9 @@ Net::Net(const Message& param, const NetState& state, uint64_t seed, const std::
 Net::~Net() {
   layers_.clear();
   blobs_.clear();
+  learnable_.clear();
+  flat_data_.reset();
+  flat_diff_.reset();
   trim_memory();
 }
 
@@ -694,13 +697,13 @@ void Net::backward(int begin, int end) {
   for (int i = end - 1; i >= begin; --i) {
     NetLayer& layer = layers_[i];
     attempt(layer.index, layer.name, layer.type, [&] {
+      if (!layer.needs_backward) return;
       const int leader = layer.absorbed_by;
       if (leader >= 0 && layers_[leader].layer->fused && !layers_[leader].shapes_run.empty()) {
         if (leader < begin) refuse_cut(leader);
         return;
       }
       if (layer.layer->fused && i + layer.absorbed_backward >= end) refuse_cut(i);
-      if (!layer.needs_backward) return;
       if (!same_shapes(layer, layer.shapes_run)) {
         fail(ErrorKind::kState, "backward needs a forward pass before it, with the same shapes");
       }
