@@ -47,9 +47,10 @@ def measured(job: Job) -> tuple[Callable[[], Any], int]:
             return ours.product(int(job.workload), job.mode)
         if job.task == "weights":
             return lambda: ours.write_weights(find(job.workload), weights), 0
+        precision: caffe_ext.Precision = "bf16" if job.mode == "bf16" else "float32"
         if job.task == "training":
-            return ours.training(find(job.workload), weights, job.lr)
-        return ours.inference(find(job.workload), weights, job.batch)
+            return ours.training(find(job.workload), weights, job.lr, precision)
+        return ours.inference(find(job.workload), weights, job.batch, precision)
     import theirs
     import torch
     from workloads import find

@@ -5,7 +5,8 @@
 Training steps (SGD with momentum, the update included) of the nets of workloads.py, and forward passes of the deploy
 nets of some. Each engine runs in a process of its own; they take turns, so that noise of the machine meets all. PyTorch
 (pip install torch==2.13.0) runs eager, channels_last and compiled, in inference also compiled with constants folded.
-What they compute is compared first. Nets are without Dropout.
+What they compute is compared first. Nets are without Dropout. `--modes ours bf16` has our engine against itself in
+bfloat16, which rounds more than a comparison of values would bear: only the first loss is looked at.
 
 Printed are medians over the rounds: milliseconds, rows per second, GFLOP/s (two for each multiply-add, forward and
 backward), their share of what a large matrix product through oneDNN reaches in the same rounds, peak resident memory;
@@ -113,6 +114,11 @@ def compare(found: dict[str, list[Any]], job: Job) -> None:
     """Ends the program where a mode's losses or outputs are not those of the first."""
     first, *others = found
     for mode in others:
+        if mode == "bf16":
+            a, b = found[first][0], found[mode][0]
+            if job.task == "training" and not abs(a - b) <= 5e-2 * max(1.0, abs(a)):
+                sys.exit(f"{job.workload}: the losses of {first} and bf16 are {a:g} and {b:g}")
+            continue
         for step, (a, b) in enumerate(zip(found[first], found[mode], strict=True)):
             if job.task == "inference":
                 off, most = max(abs(x - y) for x, y in zip(a, b, strict=True)), 1e-3 * max(map(abs, a))
@@ -146,7 +152,7 @@ def measure(jobs: list[Job], peak: Peak, rounds: int, seconds: float) -> dict[st
         "operations": max(process.operations for process in started),
         "product_gflops": {kind: statistics.median(each[kind] for each in products) for kind in products[0]},
     }
-    best = min((mode for mode in medians if mode != "ours"), key=medians.__getitem__, default="")
+    best = min((mode for mode in medians if mode not in ("ours", "bf16")), key=medians.__getitem__, default="")
     if best and "ours" in times:
         pairs = [theirs / ours for theirs, ours in zip(times[best], times["ours"], strict=True)]
         result["best"] = best
@@ -154,6 +160,9 @@ def measure(jobs: list[Job], peak: Peak, rounds: int, seconds: float) -> dict[st
         if workload.caffe and first.task == "training":
             caffe, torch = workload.caffe
             result["caffe_ms"] = caffe * medians[best] / torch
+    if "ours" in times and "bf16" in times:
+        pairs = [ours / bf16 for ours, bf16 in zip(times["ours"], times["bf16"], strict=True)]
+        result["bf16"] = [statistics.median(pairs), min(pairs), max(pairs)]
     return result
 
 
@@ -171,6 +180,9 @@ def show(result: dict[str, Any]) -> None:
     if "ratio" in result:
         rounds = f"({result['ratio_min']:.2f} to {result['ratio_max']:.2f})"
         print(f"  PyTorch's best ({result['best']}) takes {result['ratio']:.2f} times as long {rounds}")
+    if "bf16" in result:
+        ratio, least, most = result["bf16"]
+        print(f"  float32 takes {ratio:.2f} times as long as bf16 ({least:.2f} to {most:.2f})")
     if "caffe_ms" in result:
         print(f"  BVLC Caffe, scaled: {result['caffe_ms']:.1f} ms, {result['caffe_ms'] / ms['ours']:.2f} times as long")
     sys.stdout.flush()
@@ -185,7 +197,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2, help="of each mode in a round, three steps at least")
     parser.add_argument("--lr", type=float, default=0.001)
-    parser.add_argument("--modes", nargs="+", choices=[*MODES, "freeze"], help="without it, all; freeze: inference")
+    parser.add_argument(
+        "--modes", nargs="+", choices=[*MODES, "bf16", "freeze"], help="without it, all but bf16; freeze: inference"
+    )
     parser.add_argument("--product", type=int, default=4096, help="extent of the matrices of the peak; 0: none")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
