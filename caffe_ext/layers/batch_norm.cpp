@@ -22,8 +22,6 @@ struct RowNormalisation {
   float floor;
 };
 
-constexpr int64_t kLanes = 16;  // the block of oneDNN's layouts, for which loops are unrolled
-
 SPARKNET_WIDE void normalise(const float* x, float* y, int64_t inner, int64_t block, RowNormalisation row) {
   if (block == 1) {
     const float mean = *row.mean, factor = *row.factor, offset = *row.offset, floor = row.floor;
@@ -58,21 +56,6 @@ SPARKNET_WIDE void sum_gradients(const float* x, const float* dy, int64_t inner,
     }
     *sums = sum;
     *products = product;
-    return;
-  }
-  if (block == kLanes) {
-    float lane_sums[kLanes] = {}, lane_products[kLanes] = {};
-    for (int64_t i = 0; i < inner; ++i, x += kLanes, dy += kLanes) {
-#pragma omp simd
-      for (int64_t lane = 0; lane < kLanes; ++lane) {
-        const float centred = x[lane] - row.mean[lane];
-        const float g = centred * row.factor[lane] + row.offset[lane] <= row.floor ? 0.0f : dy[lane];
-        lane_sums[lane] += g;
-        lane_products[lane] += g * centred;
-      }
-    }
-    std::copy_n(lane_sums, kLanes, sums);
-    std::copy_n(lane_products, kLanes, products);
     return;
   }
   std::fill_n(sums, block, 0.0f);
