@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -130,7 +131,12 @@ class Net {
   const std::shared_ptr<float>& flat_diff() const { return flat_diff_; }
 
  private:
-  struct Planned;
+  // A layer that passed the filter.
+  struct Planned {
+    int index;
+    Message param;
+    std::vector<std::string> written_bottoms;  // before Split insertion renamed them
+  };
 
   Net() = default;
   void build(const Message& param, const NetState& state);
@@ -152,8 +158,7 @@ class Net {
   void plan_drops();
   double run(int index, int last);
   void refuse_cut(int leader) const;
-  template <typename Body>
-  bool attempt(int index, const std::string& name, const std::string& type, const Body& body);
+  bool attempt(int index, const std::string& name, const std::string& type, const std::function<void()>& body);
 
   std::string name_;
   Phase phase_ = Phase::kTest;
