@@ -22,7 +22,7 @@ from ._native import (
     set_num_threads,
 )
 from .registry import LayerType, layer_type_list, layer_types
-from .report import TEST, TRAIN, LayerProblem, LayerReport, NetReport, Precision, check_net
+from .report import TEST, TRAIN, LayerProblem, LayerReport, Memory, NetReport, Precision, check_net
 
 if TYPE_CHECKING:
     from . import draw, io, net_spec, proto
@@ -69,6 +69,7 @@ __all__ = [
     "LayerProblem",
     "LayerReport",
     "LayerType",
+    "Memory",
     "NesterovSolver",
     "Net",
     "NetReport",

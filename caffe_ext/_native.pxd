@@ -146,8 +146,13 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
         int64_t level
         vector[string] stages
 
+    cdef enum class CMemory "sparknet::Memory":
+        kAll
+        kReuse
+        kLean
+
     cdef cppclass NetOptions:
-        bool keep
+        CMemory memory
         bool fuse
         CPrecision precision
 

@@ -58,7 +58,7 @@ class Net:
         stages: Sequence[str],
         seed: int,
         shapes: Mapping[str, Sequence[int]],
-        keep: bool,
+        memory: str,
         fuse: bool,
         precision: str,
     ) -> None: ...

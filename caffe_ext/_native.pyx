@@ -162,6 +162,16 @@ cdef NetState state_of(int phase, int64_t level, stages) except *:
     return state
 
 
+cdef CMemory memory_of(memory) except *:
+    if memory == "all":
+        return CMemory.kAll
+    if memory == "reuse":
+        return CMemory.kReuse
+    if memory == "lean":
+        return CMemory.kLean
+    raise EngineError(f"memory is all, reuse or lean, not {memory}")
+
+
 cdef CPrecision precision_of(precision) except *:
     if precision == "float32":
         return CPrecision.kFloat32
@@ -553,13 +563,13 @@ cdef class Net:
     cdef public object data_layers
 
     def __init__(
-        self, message, int phase, int64_t level, stages, uint64_t seed, shapes, bint keep, bint fuse, precision
+        self, message, int phase, int64_t level, stages, uint64_t seed, shapes, memory, bint fuse, precision
     ):
         cdef CMessage param = message_of(message)
         cdef NetState state = state_of(phase, level, stages)
         cdef map[string, Shape] supplied = shapes_of(shapes)
         cdef NetOptions options
-        options.keep = keep
+        options.memory = memory_of(memory)
         options.fuse = fuse
         options.precision = precision_of(precision)
         self.guard = Guard()

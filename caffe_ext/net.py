@@ -4,7 +4,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +20,10 @@ from .messages import net_message
 from .python_layer import Layer
 from .report import TEST as TEST
 from .report import TRAIN as TRAIN
-from .report import Precision
+from .report import Memory, Precision
 
 # Called with the number of a layer.
 Callback = Callable[[int], object]
-Memory = Literal["all", "reuse"]
 
 
 class Net:
@@ -45,7 +44,8 @@ class Net:
     includes them all; `fusion=False` runs each on its own. With `memory="reuse"` blobs give their memory to others as
     soon as no layer needs what it holds: what a backward pass leaves for sure are parameters' gradients, outputs and
     inputs, after a forward pass in TEST outputs and inputs. Other values can be looked at only by who has asked for
-    their array before, which keeps them.
+    their array before, which keeps them. With `memory="lean"`, in addition, the backward pass computes values again
+    from a few that are kept: the same results to the bit, a third more time or less, for a fraction of the memory.
 
     Data layers that name a source read it, a batch before each pass; those without one are fed by the caller.
 
@@ -71,8 +71,6 @@ class Net:
         fusion: bool = True,
         precision: Precision = "float32",
     ) -> None:
-        if memory not in ("all", "reuse"):
-            raise EngineError(f'memory is "all" or "reuse", not {memory!r}')
         if isinstance(phase, int):
             if legacy_phase is not None:
                 raise EngineError("Net takes (network_file, phase) or (network_file, weights, phase)")
@@ -93,7 +91,7 @@ class Net:
             all_stages,
             seed,
             data_layers.shapes,
-            keep=memory == "all" or looked_at,
+            memory="all" if looked_at else memory,
             fuse=fusion and not looked_at,
             precision=precision,
         )

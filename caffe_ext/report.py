@@ -12,6 +12,7 @@ TEST = 1
 
 # In which a net multiplies.
 Precision = Literal["float32", "bf16"]
+Memory = Literal["all", "reuse", "lean"]
 
 Shape = tuple[int, ...]
 

@@ -15,8 +15,8 @@ from ..files import exists
 from ..proto import caffe_pb2
 from . import _native, debug
 from .messages import net_message, solver_message
-from .net import TEST, TRAIN, Memory, Net, pick_seed
-from .report import Precision
+from .net import TEST, TRAIN, Net, pick_seed
+from .report import Memory, Precision
 from .state import read_state, write_state
 from .weights import Array, fit
 

@@ -30,6 +30,7 @@ def main(
     weights: str | None = None,
     resume: bool = False,
     precision: caffe_ext.Precision = "float32",
+    memory: caffe_ext.Memory = "reuse",
     pin: bool = True,
     defines: Mapping[str, str] = {},
     json: str | None = None,
@@ -58,6 +59,7 @@ def main(
             weights=weights,
             resume=resume,
             precision=precision,
+            memory=memory,
             pin=pin,
         )
         check_folder(config.snapshot_dir)

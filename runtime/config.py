@@ -6,7 +6,7 @@ import re
 import secrets
 from typing import Self, cast
 
-from ..caffe_ext import Precision
+from ..caffe_ext import Memory, Precision
 from ..errors import ClusterError, ModelError, UsageError
 from ..proto import caffe_pb2, sparknet_pb2
 from .average import Momentum
@@ -36,6 +36,7 @@ class RunConfig:
     weights        .caffemodel to start from, by layer name; None: the solver's `weights`, if any
     resume         go on from the newest snapshot in snapshot_dir, with the seed that it began with
     precision      in which nets multiply; snapshots are float32, so that a run may go on in the other one
+    memory         what the workers' nets keep between layers (caffe_ext.Net)
     pin            whether workers that share this machine keep to cores of their own
 
     Of the solver's own settings, `display`, `test_interval`, `test_iter`, `snapshot`, `snapshot_format` and
@@ -59,6 +60,7 @@ class RunConfig:
     weights: pathlib.Path | None = None
     resume: bool = False
     precision: Precision = "float32"
+    memory: Memory = "reuse"
     pin: bool = True
 
     @classmethod
@@ -78,6 +80,7 @@ class RunConfig:
         weights: str | None = None,
         resume: bool = False,
         precision: Precision = "float32",
+        memory: Memory = "reuse",
         pin: bool = True,
     ) -> Self:
         """Puts the command line's settings (None: not given) over the model's, and those over the defaults.
@@ -124,6 +127,7 @@ class RunConfig:
             weights=None if weights is None else pathlib.Path(weights),
             resume=resume,
             precision=precision,
+            memory=memory,
             pin=pin,
         )
 

@@ -43,6 +43,7 @@ class LocalPlan:
     weights       .caffemodel files to start from, by layer name
     snapshot      .solverstate to go on from; its weights and iteration take the place of those
     precision     in which nets multiply
+    memory        what the nets keep between layers
     """
 
     name: str
@@ -56,6 +57,7 @@ class LocalPlan:
     weights: tuple[pathlib.Path, ...] = ()
     snapshot: pathlib.Path | None = None
     precision: caffe_ext.Precision = "float32"
+    memory: caffe_ext.Memory = "reuse"
     notes: tuple[str, ...] = ()
 
 
@@ -150,7 +152,7 @@ class _Trainer(caffe_ext.Solver):
     """A solver that tells of its displays, tests and snapshots."""
 
     def __init__(self, plan: LocalPlan, emit: Emit) -> None:
-        super().__init__(_param(plan), plan.net, seed=plan.seed, memory="reuse", precision=plan.precision)
+        super().__init__(_param(plan), plan.net, seed=plan.seed, memory=plan.memory, precision=plan.precision)
         self._plan = plan
         self._emit = emit
         self._name = checkpoint_name(plan.solver, plan.name)

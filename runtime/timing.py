@@ -104,13 +104,14 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
     *,
     precision: caffe_ext.Precision = "float32",
+    memory: caffe_ext.Memory = "reuse",
 ) -> NetTime:
     """Runs `message` layer by layer, `iterations` times after a warm-up; in phase TEST forward only.
 
     Inputs hold random numbers from [0, 1), which count as class 0 where they are labels. Raises LayerError.
     """
     number = caffe_ext.TRAIN if phase == "TRAIN" else caffe_ext.TEST
-    net = caffe_ext.Net(message, number, level=message.state.level, seed=SEED, memory="reuse", precision=precision)
+    net = caffe_ext.Net(message, number, level=message.state.level, seed=SEED, memory=memory, precision=precision)
     report = caffe_ext.check_net(message, number, level=message.state.level)
     random = np.random.default_rng(SEED)
     for name in net.inputs:
@@ -273,6 +274,7 @@ def main(
     row: tuple[int, ...] | None = None,
     threads: int | None = None,
     precision: caffe_ext.Precision = "float32",
+    memory: caffe_ext.Memory = "reuse",
     defines: Mapping[str, str] = {},
     form: str = "text",
 ) -> None:
@@ -289,7 +291,7 @@ def main(
     net = phase_net(compiled.net, compiled.solver or caffe_pb2.SolverParameter(), phase)
     if batch is not None:
         _set_batch(net, batch)
-    found = measure(net, phase, iterations, precision=precision)
+    found = measure(net, phase, iterations, precision=precision, memory=memory)
     if form == "json":
         print(to_json(found))
         return

@@ -70,6 +70,7 @@ def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None 
             neighbours=cluster.workers if cluster.here and config.pin else 1,
             send_history=config.momentum != "RESET",
             precision=config.precision,
+            memory=config.memory,
         )
         # Starting processes, reading rows and building nets are no part of a round, nor of averaging.
         cluster.each(rows, worker.prepare, job)

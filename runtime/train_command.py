@@ -28,6 +28,7 @@ def main(
     max_iter: int | None = None,
     threads: int | None = None,
     precision: caffe_ext.Precision = "float32",
+    memory: caffe_ext.Memory = "reuse",
     seed: int | None = None,
     snapshot_dir: str | None = None,
     sigint: Effect = "stop",
@@ -70,6 +71,7 @@ def main(
             weights=tuple(map(pathlib.Path, weights or _split(solver.weights))),
             snapshot=state,
             precision=precision,
+            memory=memory,
             notes=notes,
         )
         check_folder(plan.snapshot_dir)

@@ -49,6 +49,7 @@ class Job:
     threads      of the engine, in each worker
     send_history whether a round gives back the solver's history
     precision    in which nets multiply
+    memory       what the train net keeps between layers
     neighbours   workers that share a machine, each on cores of its own; 1: workers run where the system puts them
     """
 
@@ -62,6 +63,7 @@ class Job:
     threads: int
     send_history: bool
     precision: caffe_ext.Precision = "float32"
+    memory: caffe_ext.Memory = "reuse"
     neighbours: int = 1
 
 
@@ -237,7 +239,7 @@ class _Engines:
         if self._solver is None:
             solver = caffe_pb2.SolverParameter.FromString(job.solver)
             net = caffe_pb2.NetParameter.FromString(job.train_net)
-            self._solver = caffe_ext.Solver(solver, net, seed=job.seed, memory="reuse", precision=job.precision)
+            self._solver = caffe_ext.Solver(solver, net, seed=job.seed, memory=job.memory, precision=job.precision)
         return self._solver
 
     def test_net(self, job: Job) -> caffe_ext.Net:

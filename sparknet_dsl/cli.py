@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from .caffe_ext import Precision
+    from .caffe_ext import Memory, Precision
     from .compile import Model
 
 VERSION = {"package_name": "sparknet-dsl", "message": "%(prog)s %(version)s"}
@@ -40,6 +40,15 @@ precision_option = click.option(
     show_default=True,
     help="What convolutions multiply in; weights, sums and all other layers stay float32. bf16 is faster on "
     "CPUs with AMX, slower on others, and refused on those without AVX-512.",
+)
+
+memory_option = click.option(
+    "--memory",
+    type=click.Choice(["reuse", "lean"]),
+    default="reuse",
+    show_default=True,
+    help="lean keeps few of the values between layers and computes the others again in the backward pass: less memory, "
+    "up to a third more time, the same results to the bit.",
 )
 
 
@@ -289,6 +298,7 @@ def _color() -> bool:
 @click.option("--weights", metavar="FILE", help="Start from the weights in a .caffemodel.")
 @click.option("--resume", is_flag=True, help="Go on from the newest snapshot.")
 @precision_option
+@memory_option
 @click.option(
     "--pin/--no-pin",
     default=True,
@@ -310,6 +320,7 @@ def run_command(
     weights: str | None,
     resume: bool,
     precision: "Precision",
+    memory: "Memory",
     pin: bool,
     defines: dict[str, str],
     json: str | None,
@@ -345,6 +356,7 @@ def run_command(
             weights=weights,
             resume=resume,
             precision=precision,
+            memory=memory,
             pin=pin,
             defines=defines,
             json=json,

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .cli import CONTEXT, VERSION, define_option, precision_option
+from .cli import CONTEXT, VERSION, define_option, memory_option, precision_option
 
 
 def _row(context: click.Context, parameter: click.Parameter, given: str | None) -> tuple[int, ...] | None:
@@ -37,6 +37,7 @@ def _row(context: click.Context, parameter: click.Parameter, given: str | None) 
 )
 @click.option("--threads", type=click.INT, help="Threads of the engine.  [default: all cores]")
 @precision_option
+@memory_option
 @define_option
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", help="How it is shown.  [default: text]"
@@ -87,6 +88,7 @@ def _files(context: click.Context, parameter: click.Parameter, given: tuple[str,
 @click.option("--max-iter", type=click.INT, help="The iteration to end at.  [default: the solver's]")
 @click.option("--threads", type=click.INT, help="Threads of the engine.  [default: all cores]")
 @precision_option
+@memory_option
 @click.option(
     "--seed",
     type=click.INT,

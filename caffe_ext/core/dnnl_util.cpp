@@ -136,6 +136,16 @@ dnnl::memory Converted::get(const Tensor& tensor, const dnnl::memory::desc& desc
   return copy_;
 }
 
+dnnl::memory Workspace::get(const dnnl::memory::desc& desc) {
+  const size_t size = desc.get_size();
+  if (!memory_ || size != size_) {
+    constexpr size_t kFloat = sizeof(float);
+    memory_ = allocate(static_cast<int64_t>((size + kFloat - 1) / kFloat));
+    size_ = size;
+  }
+  return wrap_memory(desc, memory_.get());
+}
+
 dnnl::memory Bfloat16Copies::get(const Tensor& tensor, const dnnl::memory::desc& desc) {
   const uint64_t version = tensor.version();
   for (int i = 0; i < 2; ++i) {

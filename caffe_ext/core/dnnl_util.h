@@ -76,6 +76,18 @@ class Bfloat16Copies {
   int last_ = 0;
 };
 
+// What a primitive leaves behind in its forward pass for its backward pass.
+class Workspace {
+ public:
+  // Memory for `desc`, the same from the forward pass to the backward pass.
+  dnnl::memory get(const dnnl::memory::desc& desc);
+  void drop() { memory_.reset(); }
+
+ private:
+  std::shared_ptr<float> memory_;
+  size_t size_ = 0;
+};
+
 // Adds `gradient` to a parameter's diff; `shape` row-major dims of the diff as the primitive sees them.
 void accumulate(const dnnl::memory& gradient, Tensor& diff, const dnnl::memory::dims& shape);
 

@@ -58,6 +58,9 @@ class Layer {
   }
   // Gives memory back that only a backward pass after the last forward pass would need.
   virtual void forget() {}
+  // Whether a forward pass can be made again: it depends on bottoms, parameters and random_key alone, and leaves no
+  // trace but its tops where `again` is set.
+  virtual bool repeats() const { return true; }
   // Whether backward() reads the data of the bottoms, or of the tops; if no layer does, a blob's memory can go to
   // others once its last reader has run.
   virtual bool keeps_bottom() const { return true; }
@@ -97,6 +100,8 @@ class Layer {
   // Whether the next forward pass does the absorbed layers' work, too; the net sets it before each. A backward pass
   // goes by the last forward pass.
   bool fused = false;
+  // Whether the next forward pass is the last one made again: running statistics have had its values already.
+  bool again = false;
 
  protected:
   void add_param(const Shape& shape, const Message& filler) {

@@ -96,11 +96,15 @@ double Net::forward(int begin, int end, bool new_pass) {
     last = i + layers_[i].absorbed;
     if (last >= end) last = i;
     loss += run(i, last);
-    if (options_.keep) continue;
+    if (options_.memory == Memory::kAll) continue;
+    const Segment* segment = segments_.empty() ? nullptr : &segments_[layers_[i].segment];
+    const bool repeats = segment != nullptr && segment->repeats;
     for (int done = i; done <= last; ++done) {
-      for (Tensor* dead : dead_after_forward_[done]) dead->drop();
+      if (repeats) layers_[done].layer->forget();
+      for (Tensor* dead : repeats ? segment->dead[done - segment->begin] : dead_after_forward_[done]) dead->drop();
     }
   }
+  present_ = -1;
   return loss;
 }
 
@@ -112,7 +116,7 @@ double Net::run(int index, int last) {
     attempt(layer.index, layer.name, layer.type, [&] {
       if (!same_shapes(layer, layer.shapes_seen) || layer.spec->is_opaque) reshape_layer(layer);
       layer.shapes_run.clear();
-      layer.layer->random_key = mix(key, static_cast<uint64_t>(i));
+      if (!layer.layer->again) layer.layer->random_key = mix(key, static_cast<uint64_t>(i));
     });
   }
   NetLayer& first = layers_[index];
@@ -139,6 +143,11 @@ void Net::backward(int begin, int end) {
   const Settler settler(*this);
   for (int i = end - 1; i >= begin; --i) {
     NetLayer& layer = layers_[i];
+    const bool ready = segments_.empty() || !segments_[layer.segment].repeats || present_ == layer.segment;
+    if (!ready && layer.needs_backward && same_shapes(layer, layer.shapes_run)) {
+      present_ = layer.segment;
+      repeat(layer.segment);
+    }
     attempt(layer.index, layer.name, layer.type, [&] {
       if (!layer.needs_backward) return;
       const int leader = layer.absorbed_by;
@@ -152,7 +161,7 @@ void Net::backward(int begin, int end) {
       }
       layer.layer->backward(layer.top, layer.propagate_down, layer.bottom);
     });
-    if (options_.keep) continue;
+    if (options_.memory == Memory::kAll) continue;
     layer.layer->forget();
     layer.shapes_run.clear();
     for (Tensor* dead : dead_after_backward_[i]) dead->drop();

@@ -22,12 +22,15 @@ struct NetState {
   std::vector<std::string> stages;
 };
 
+// What blobs keep after a pass. All of them their values; or memory is given to others as soon as no layer needs what
+// it holds: values in a forward pass, unless the backward pass reads them, values and gradients in a backward pass; or,
+// in addition, the backward pass computes values again, from a few that are kept, as it needs them. With the latter two
+// passes run through the layers in order.
+enum class Memory { kAll = 0, kReuse = 1, kLean = 2 };
+
 // How a network computes; what it computes is the same but for rounding.
 struct NetOptions {
-  // All blobs keep their values after a pass. Else memory is given to other blobs as soon as no layer needs what it
-  // holds: values in a forward pass, unless the backward pass reads them; values and gradients in a backward pass.
-  // Passes then run through the layers in order.
-  bool keep = true;
+  Memory memory = Memory::kAll;
   // Layers that work in place may be done by the layer before them.
   bool fuse = true;
   // In which layers multiply; values, parameters and gradients are float32.
@@ -60,6 +63,7 @@ struct NetLayer {
   bool needs_backward = false;
   std::vector<int> param_ids;      // for each parameter, in Net::learnable
   std::vector<Shape> shapes_seen;  // of bottoms and tops after the last reshape
+  int segment = 0;                 // in Net::segments_
   int absorbed = 0;                // so many layers that follow are done by this one's forward pass
   int absorbed_backward = 0;       // and of those by its backward pass
   int absorbed_by = -1;            // the layer whose backward pass does this one's
@@ -138,6 +142,25 @@ class Net {
     std::vector<std::string> written_bottoms;  // before Split insertion renamed them
   };
 
+  // Values or gradients in one memory: from their first writer to their last user in a forward pass.
+  struct Life {
+    int first_writer, last_writer, last_user;
+    bool stays;  // for good
+    bool kept;   // for the backward pass
+    std::vector<Tensor*> names;
+
+    int64_t bytes() const { return names.front()->count() * static_cast<int64_t>(sizeof(float)); }
+  };
+
+  // Layers [begin, end) that the backward pass runs forward again before it runs them backward.
+  struct Segment {
+    int begin, end;
+    bool repeats;  // else their values are kept
+    // For each layer, what the first forward pass need not keep; what the second one has no use for is among
+    // dead_after_forward_.
+    std::vector<std::vector<Tensor*>> dead;
+  };
+
   Net() = default;
   void build(const Message& param, const NetState& state);
   std::vector<Planned> filter(const Message& param, const NetState& state);
@@ -155,7 +178,10 @@ class Net {
   void fill_params(uint64_t seed);
   void reshape_layer(NetLayer& layer);
   void plan_fusion();
+  std::map<const void*, Life> lives(bool gradients) const;
   void plan_drops();
+  void plan_segments(std::map<const void*, Life>& values);
+  void repeat(int segment);
   double run(int index, int last);
   void refuse_cut(int leader) const;
   bool attempt(int index, const std::string& name, const std::string& type, const std::function<void()>& body);
@@ -176,6 +202,8 @@ class Net {
   NetOptions options_;
   // For each layer, what nobody needs any more after its forward or its backward pass.
   std::vector<std::vector<Tensor*>> dead_after_forward_, dead_after_backward_;
+  std::vector<Segment> segments_;
+  int present_ = -1;  // the segment that the backward pass has run forward again; -1: none yet
   uint64_t seed_ = 0;
   uint64_t passes_ = 0;
 

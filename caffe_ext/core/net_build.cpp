@@ -90,7 +90,7 @@ Net::Net(const Message& param, const NetState& state, uint64_t seed, const std::
   for (NetLayer& layer : layers_) attempt(layer.index, layer.name, layer.type, [&] { layer.layer->begin(layer.top); });
   for (NetLayer& layer : layers_) layer.layer->needs_backward = layer.needs_backward;
   if (options_.fuse) plan_fusion();
-  if (!options_.keep) plan_drops();
+  if (options_.memory != Memory::kAll) plan_drops();
 }
 
 Net::~Net() {

@@ -39,15 +39,11 @@ void Net::plan_fusion() {
 
 // By memory, not by blob: tensors that share their values die together. What comes from outside, what leaves the net,
 // and what code of the user's may hold on to, stays.
-void Net::plan_drops() {
-  struct Life {
-    int first_writer, last_user;
-    bool stays, kept;  // for good, and for the backward pass
-    std::vector<Tensor*> names;
-  };
-  std::map<const void*, Life> values, gradients;
-  const auto note = [](std::map<const void*, Life>& lives, Tensor& tensor, int layer, bool stays, bool kept) {
-    Life& life = lives.try_emplace(tensor.identity(), Life{layer, layer, false, false, {}}).first->second;
+std::map<const void*, Net::Life> Net::lives(bool gradients) const {
+  std::map<const void*, Life> lives;
+  const auto note = [&](Tensor& tensor, int layer, bool writes, bool stays, bool kept) {
+    Life& life = lives.try_emplace(tensor.identity(), Life{layer, layer, layer, false, false, {}}).first->second;
+    if (writes) life.last_writer = layer;
     life.last_user = layer;
     life.stays |= stays;
     life.kept |= kept;
@@ -56,21 +52,31 @@ void Net::plan_drops() {
   const auto is_output = [this](int blob) {
     return std::find(outputs_.begin(), outputs_.end(), blob) != outputs_.end();
   };
-  const int count = static_cast<int>(layers_.size());
-  for (int i = 0; i < count; ++i) {
-    NetLayer& layer = layers_[i];
+  for (int i = 0; i < static_cast<int>(layers_.size()); ++i) {
+    const NetLayer& layer = layers_[i];
     const bool outside = layer.bottom.empty() || layer.spec->is_source || layer.spec->is_opaque;
     const bool keeps_bottom = layer.needs_backward && layer.layer->keeps_bottom();
     const bool keeps_top = layer.needs_backward && layer.layer->keeps_top();
-    for (Blob* blob : layer.bottom) note(values, blob->data, i, outside, keeps_bottom);
+    for (Blob* blob : layer.bottom) {
+      if (!gradients) note(blob->data, i, false, outside, keeps_bottom);
+    }
     for (size_t j = 0; j < layer.top.size(); ++j) {
-      note(values, layer.top[j]->data, i, outside || is_output(layer.top_ids[j]), keeps_top);
-      // The weight in the objective stands in the diff.
-      note(gradients, layer.top[j]->diff, i, outside || layer.layer->loss_weights[j] != 0.0f, true);
+      if (gradients) {
+        // The weight in the objective stands in the diff.
+        note(layer.top[j]->diff, i, true, outside || layer.layer->loss_weights[j] != 0.0f, true);
+      } else {
+        note(layer.top[j]->data, i, true, outside || is_output(layer.top_ids[j]), keeps_top);
+      }
     }
   }
-  dead_after_forward_.resize(count);
-  dead_after_backward_.resize(count);
+  return lives;
+}
+
+void Net::plan_drops() {
+  std::map<const void*, Life> values = lives(false), gradients = lives(true);
+  if (options_.memory == Memory::kLean) plan_segments(values);
+  dead_after_forward_.resize(layers_.size());
+  dead_after_backward_.resize(layers_.size());
   const auto add = [](std::vector<Tensor*>& to, const Life& life) {
     if (!life.stays) to.insert(to.end(), life.names.begin(), life.names.end());
   };

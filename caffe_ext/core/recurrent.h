@@ -29,6 +29,8 @@ class RecurrentLayer : public Layer {
   void reshape(const Blobs& bottom, const Blobs& top) override;
   void forward(const Blobs& bottom, const Blobs& top) override;
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override;
+  // It goes on with the state in which the pass before ended.
+  bool repeats() const override { return exposed_; }
   int64_t multiply_adds(const Blobs& bottom, const Blobs& top) const override;
   // No gradient with respect to cont.
   bool allows_gradient(int index) const override { return index != 1; }

@@ -168,7 +168,7 @@ class BatchNormLayer : public Layer {
       for (float& value : variance) value *= factor;
     } else {
       ChannelStatistics batch = channel_statistics(view, x);
-      update_statistics(batch.mean, batch.variance, bottom[0]->count() / channels_);
+      if (!again) update_statistics(batch.mean, batch.variance, bottom[0]->count() / channels_);
       by_.mean = std::move(batch.mean);
       variance = std::move(batch.variance);
     }

@@ -69,7 +69,7 @@ class BNLayer : public Layer {
     ChannelStatistics used;
     if (source_ == Source::kBatch) {
       used = channel_statistics(view, x);
-      if (params.size() > 2 && phase() == Phase::kTrain) update_running(used);
+      if (params.size() > 2 && phase() == Phase::kTrain && !again) update_running(used);
     } else {
       used = fixed_statistics(view);
     }

@@ -40,7 +40,7 @@ class LRNLayer : public Layer {
     if (!forward_pd_ || forward_pd_->src_desc() != source) make_primitives(source);
     std::unordered_map<int, dnnl::memory> arguments = {{DNNL_ARG_SRC, read_memory(bottom[0]->data, source)},
                                                        {DNNL_ARG_DST, overwrite_memory(top[0]->data, source)}};
-    if (workspace_) arguments[DNNL_ARG_WORKSPACE] = workspace_;
+    add_workspace(arguments);
     execute(forward_, arguments);
   }
 
@@ -51,9 +51,11 @@ class LRNLayer : public Layer {
     std::unordered_map<int, dnnl::memory> arguments = {{DNNL_ARG_SRC, read_memory(bottom[0]->data, source)},
                                                        {DNNL_ARG_DIFF_DST, read_memory(top[0]->diff, source)},
                                                        {DNNL_ARG_DIFF_SRC, overwrite_memory(bottom[0]->diff, source)}};
-    if (workspace_) arguments[DNNL_ARG_WORKSPACE] = workspace_;
+    add_workspace(arguments);
     execute(backward_, arguments);
   }
+
+  void forget() override { workspace_.drop(); }
 
  private:
   void make_primitives(const dnnl::memory::desc& desc) {
@@ -63,8 +65,12 @@ class LRNLayer : public Layer {
     forward_ = dnnl::lrn_forward(*forward_pd_);
     backward_ = dnnl::lrn_backward(dnnl::lrn_backward::primitive_desc(dnnl_engine(), algorithm, desc, desc, desc,
                                                                       local_size_, alpha_, beta_, k_, *forward_pd_));
-    workspace_ = {};
-    if (forward_pd_->workspace_desc().get_size() > 0) workspace_ = make_memory(forward_pd_->workspace_desc());
+  }
+
+  // For some layouts there is none.
+  void add_workspace(std::unordered_map<int, dnnl::memory>& arguments) {
+    const auto desc = forward_pd_->workspace_desc();
+    if (desc.get_size() > 0) arguments[DNNL_ARG_WORKSPACE] = workspace_.get(desc);
   }
 
   int64_t local_size_ = 5;
@@ -74,7 +80,7 @@ class LRNLayer : public Layer {
   std::optional<dnnl::lrn_forward::primitive_desc> forward_pd_;
   dnnl::lrn_forward forward_;
   dnnl::lrn_backward backward_;
-  dnnl::memory workspace_;  // none for some layouts
+  Workspace workspace_;
 };
 
 REGISTER_LAYER(LRNLayer, LayerSpec("LRN", "local response normalisation, across channels or within each")

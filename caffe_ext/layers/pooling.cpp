@@ -96,6 +96,10 @@ class PoolingLayer : public Layer {
 
   bool keeps_bottom() const override { return method_ == Method::kStochastic; }
   bool keeps_top() const override { return false; }
+  void forget() override {
+    workspace_.drop();
+    chosen_ = {};
+  }
 
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
     if (!propagate_down[0] || top[0]->count() == 0) return;
@@ -219,13 +223,11 @@ class PoolingLayer : public Layer {
                                                                forward_pd_->dst_desc(), stride, kernel, no_dilation,
                                                                pad, pad_end, *forward_pd_);
       backward_ = dnnl::pooling_backward(backward_pd);
-      workspace_ = {};
-      if (method_ == Method::kMax) workspace_ = make_memory(forward_pd_->workspace_desc());
     }
     std::unordered_map<int, dnnl::memory> arguments = {
         {DNNL_ARG_SRC, read_memory(bottom.data, forward_pd_->src_desc())},
         {DNNL_ARG_DST, overwrite_memory(top.data, forward_pd_->dst_desc())}};
-    if (workspace_) arguments[DNNL_ARG_WORKSPACE] = workspace_;
+    if (method_ == Method::kMax) arguments[DNNL_ARG_WORKSPACE] = workspace_.get(forward_pd_->workspace_desc());
     execute(forward_, arguments);
   }
 
@@ -234,7 +236,7 @@ class PoolingLayer : public Layer {
     std::unordered_map<int, dnnl::memory> arguments = {
         {DNNL_ARG_DIFF_DST, read_memory(top.diff, forward_pd_->dst_desc())},
         {DNNL_ARG_DIFF_SRC, overwrite_memory(bottom.diff, forward_pd_->src_desc())}};
-    if (workspace_) arguments[DNNL_ARG_WORKSPACE] = workspace_;
+    if (method_ == Method::kMax) arguments[DNNL_ARG_WORKSPACE] = workspace_.get(forward_pd_->workspace_desc());
     execute(backward_, arguments);
   }
 
@@ -346,7 +348,7 @@ class PoolingLayer : public Layer {
   std::optional<dnnl::pooling_forward::primitive_desc> forward_pd_;
   dnnl::pooling_forward forward_;
   dnnl::pooling_backward backward_;
-  dnnl::memory workspace_;
+  Workspace workspace_;
   std::vector<int32_t> chosen_;  // of each output: the place in its plane of the element taken, -1 for none
 };
 

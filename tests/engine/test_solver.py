@@ -64,9 +64,9 @@ def run(solver: caffe_ext.Solver, case: dict[str, np.ndarray], meta: dict[str, A
     return losses
 
 
-@pytest.mark.parametrize("memory", ["all", "reuse"])
+@pytest.mark.parametrize("memory", ["all", "reuse", "lean"])
 @pytest.mark.parametrize("name", shared_names("golden/solvers"))
-def test_golden(name: str, memory: Literal["all", "reuse"], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_golden(name: str, memory: Literal["all", "reuse", "lean"], monkeypatch: pytest.MonkeyPatch) -> None:
     meta, case, folder = golden(name)
     monkeypatch.chdir(folder)
     solver = caffe_ext.Solver("solver.prototxt", memory=memory)
