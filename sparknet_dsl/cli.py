@@ -282,7 +282,7 @@ def _color() -> bool:
 
 
 @click.command(context_settings=CONTEXT)
-@click.argument("model", type=click.Path())
+@click.argument("model", type=click.Path(), required=False)
 @click.option("--workers", type=click.INT, help="Workers, each with one part of the data.  [default: the model's]")
 @click.option("--master", metavar="URL", help="Spark's master.  [default: local[WORKERS]]")
 @click.option("--train", metavar="SRC", help="Training data, such as mnist:DIR; overrides the model's.")
@@ -306,9 +306,14 @@ def _color() -> bool:
 )
 @define_option
 @click.option("--json", metavar="FILE", help="Write one event per line (start, round, test, snapshot, end) to FILE.")
+@click.option(
+    "--doctor",
+    is_flag=True,
+    help="Train nothing: check Java, versions, slots, memory, disk and one layer, here and on every executor.",
+)
 @click.version_option(**VERSION)
 def run_command(
-    model: str,
+    model: str | None,
     workers: int | None,
     master: str | None,
     train: str | None,
@@ -324,6 +329,7 @@ def run_command(
     pin: bool,
     defines: dict[str, str],
     json: str | None,
+    doctor: bool,
 ) -> None:
     """Train MODEL on Spark: every worker runs TAU steps on its part of the data, the weights are averaged, again.
 
@@ -336,10 +342,17 @@ def run_command(
       sparknet-run digits.snet
       sparknet-run lenet.snet --workers 4 --train mnist:data/mnist --test mnist:data/mnist
       sparknet-run lenet_solver.prototxt --train mnist:data/mnist --test mnist:data/mnist --tau 20
+      sparknet-run --doctor --master spark://host:7077 --workers 8
 
     Exit status: 0 done, 1 the model or the data is wrong, 2 the command line is wrong, 3 the cluster failed,
     130 interrupted.
     """
+    if doctor:
+        from .runtime.doctor import main as look
+
+        sys.exit(look(master, 2 if workers is None else workers, json))
+    if model is None:
+        raise click.UsageError("Missing argument 'MODEL'.")
     try:
         from .runtime.app import main
 
