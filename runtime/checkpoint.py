@@ -5,11 +5,12 @@
     NAME_iter_N.history.npy   momentum LOCAL: each worker's history, a row each
     NAME_iter_N.json          round, iteration, seed and settings
 
-Every file is written whole or not at all, the .json last: a snapshot without it is none.
+Every file is written whole or not at all, the .json last: a snapshot without it is none. It has the others' SHA-256.
 """
 
 import dataclasses
 import glob
+import hashlib
 import json
 import pathlib
 import time
@@ -24,7 +25,7 @@ from ..files import atomic_path, write_atomic
 from .average import Array, mean
 from .config import RunConfig
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +90,9 @@ def write(
             np.save(file, np.stack(histories))
         files.append(path)
     path = folder / f"{stem}.json"
-    about = {"version": VERSION, "time": time.time(), "iteration": solver.iter, **settings}
-    write_atomic(path, json.dumps({**about, "files": [file.name for file in files]}, indent=2) + "\n")
+    about: dict[str, Any] = {"version": VERSION, "time": time.time(), "iteration": solver.iter, **settings}
+    about["files"] = {file.name: _digest(file) for file in files}
+    write_atomic(path, json.dumps(about, indent=2) + "\n")
     return (*files, path)
 
 
@@ -126,19 +128,25 @@ def put(solver: caffe_ext.Solver, state: State) -> None:
     solver.iter = state.iteration
 
 
-def newest(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """The .json of the snapshot of `name` that was written last; raises DataError when there is none."""
-    found = []
-    for path in folder.glob(f"{glob.escape(name)}_iter_*.json"):
-        settings = _settings(path)
-        if all((folder / file).is_file() for file in settings["files"]):
-            found.append((settings["time"], path))
-    if not found:
-        raise DataError(
-            f"there is no snapshot of {name} in {folder.absolute()} to resume from: name its folder with "
-            "--snapshot-dir, or start anew without --resume"
-        )
-    return max(found)[1]
+def newest(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, tuple[str, ...]]:
+    """The .json of the snapshot of `name` that was written last and is whole, and what is wrong with later ones.
+
+    Raises DataError when there is none.
+    """
+    wrong = []
+    for path in sorted(folder.glob(f"{glob.escape(name)}_iter_*.json"), key=_written, reverse=True):
+        try:
+            _check(path)
+        except DataError as error:
+            wrong.append(str(error))
+        else:
+            return path, tuple(f"{each}: the snapshot before it is taken" for each in wrong)
+    if wrong:
+        raise DataError(f"no snapshot of {name} in {folder.absolute()} is whole: {'; '.join(wrong)}")
+    raise DataError(
+        f"there is no snapshot of {name} in {folder.absolute()} to resume from: name its folder with "
+        "--snapshot-dir, or start anew without --resume"
+    )
 
 
 def load(path: pathlib.Path, solver: caffe_ext.Solver, config: RunConfig) -> tuple[State, RunConfig]:
@@ -167,6 +175,30 @@ def load(path: pathlib.Path, solver: caffe_ext.Solver, config: RunConfig) -> tup
     return state, dataclasses.replace(config, seed=settings["seed"])
 
 
+def _check(path: pathlib.Path) -> None:
+    """Raises DataError unless the files of the snapshot `path` are what they were when it was written."""
+    for name, digest in _settings(path)["files"].items():
+        file = path.parent / name
+        try:
+            if _digest(file) != digest:
+                raise DataError(f"{file} is damaged: it has changed since the snapshot was written")
+        except OSError as error:
+            raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
+
+
+def _written(path: pathlib.Path) -> float:
+    # A copy of the folder may have lost the files' own times.
+    try:
+        return float(_settings(path)["time"])
+    except DataError:
+        return path.stat().st_mtime
+
+
+def _digest(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _settings(path: pathlib.Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text())
@@ -174,5 +206,5 @@ def _settings(path: pathlib.Path) -> dict[str, Any]:
         if not isinstance(settings, dict) or not wanted <= settings.keys() or settings["version"] != VERSION:
             raise ValueError("not what sparknet-run writes")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no snapshot: {error}; move it away to resume from the one before") from error
+        raise DataError(f"{path} is no snapshot: {error}") from error
     return settings

@@ -204,9 +204,9 @@ class _Loop:
 
 def _begin(plan: Plan, config: RunConfig, solver: caffe_ext.Solver) -> tuple[State, RunConfig, tuple[str, ...]]:
     if config.resume:
-        path = checkpoint.newest(config.snapshot_dir, checkpoint_name(plan.solver, plan.name))
+        path, wrong = checkpoint.newest(config.snapshot_dir, checkpoint_name(plan.solver, plan.name))
         state, config = checkpoint.load(path, solver, config)
-        return state, config, (f"goes on from {path}: round {state.round}, iteration {state.iteration:,}",)
+        return state, config, (*wrong, f"goes on from {path}: round {state.round}, iteration {state.iteration:,}")
     paths = [config.weights] if config.weights else [pathlib.Path(path) for path in plan.solver.weights]
     notes = checkpoint.start_from(paths, solver.net, plan.name)
     return State(0, 0, solver.net.flat_data.copy(), ()), config, notes

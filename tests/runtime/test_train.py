@@ -183,13 +183,32 @@ def test_a_resumed_run_ends_where_the_whole_one_does(spark, config, tmp_path, mo
     assert whole.metrics == resumed.metrics
 
 
-def test_resuming_takes_the_newest_whole_snapshot(spark, config):
+def damage(path):
+    """Changes a byte in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: (folder / "small_iter_9.solverstate").unlink(), "small_iter_9.solverstate cannot be read"),
+        (lambda folder: damage(folder / "small_iter_9.caffemodel"), "small_iter_9.caffemodel is damaged"),
+        (lambda folder: (folder / "small_iter_9.json").write_text("{"), "small_iter_9.json is no snapshot"),
+        (lambda folder: (folder / "small_iter_9.json").write_text("[]"), "small_iter_9.json is no snapshot"),
+    ],
+)
+def test_resuming_takes_the_newest_whole_snapshot(spark, config, harm, message):
     run(spark, plan(), dataclasses.replace(config, rounds=3, snapshot_every=1))
     settings = [json.loads(path.read_text()) for path in sorted(config.snapshot_dir.glob("*.json"))]
     assert [found["round"] for found in settings] == [1, 2, 3]
-    (config.snapshot_dir / "small_iter_9.solverstate").unlink()
-    _, events = run(spark, plan(), dataclasses.replace(config, resume=True))
+    harm(config.snapshot_dir)
+    result, events = run(spark, plan(), dataclasses.replace(config, resume=True))
     assert events[0].round == 2
+    assert message in " ".join(events[0].notes) and "the snapshot before it is taken" in " ".join(events[0].notes)
+    whole, _ = run(spark, plan(), config)
+    assert result.metrics == whole.metrics
 
 
 def test_resuming_a_finished_run_only_tests(spark, config):
@@ -206,7 +225,7 @@ def test_nothing_to_resume(spark, config):
 
 def test_resuming_from_a_damaged_snapshot(spark, config):
     (config.snapshot_dir / "small_iter_3.json").write_text("{")
-    with pytest.raises(DataError, match=r"small_iter_3\.json is no snapshot"):
+    with pytest.raises(DataError, match=r"no snapshot of small in .* is whole: .*small_iter_3\.json is no snapshot"):
         run(spark, plan(), dataclasses.replace(config, resume=True))
 
 

@@ -141,7 +141,7 @@ def test_a_run_gone_on_with_ends_bit_for_bit_the_same() -> None:
 def test_sparknet_run_can_go_on_from_it() -> None:
     model = write("max_iter=5")
     assert train(model) == 0
-    path = checkpoint.newest(pathlib.Path("snapshots"), "small")
+    path, _ = checkpoint.newest(pathlib.Path("snapshots"), "small")
     compiled = compile_file(model)
     assert compiled.solver is not None
     config = RunConfig.resolve(None, compiled.solver, snapshot_dir="snapshots", resume=True)
@@ -386,7 +386,9 @@ def test_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(train_command, "main", main)
     command = "m.snet --train a: --test b: --weights u,v --weights w --snapshot s --max-iter 4 --threads 2 --seed 7"
-    command += " --precision bf16 --snapshot-dir d --sigint-effect none --sighup_effect stop -D x=1 --json j"
+    command += (
+        " --precision bf16 --memory lean --snapshot-dir d --sigint-effect none --sighup_effect stop -D x=1 --json j"
+    )
     result = CliRunner().invoke(cli_local.train_command, command.split())
     assert result.exit_code == 3, result.output
     assert seen == {
@@ -398,6 +400,7 @@ def test_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "max_iter": 4,
         "threads": 2,
         "precision": "bf16",
+        "memory": "lean",
         "seed": 7,
         "snapshot_dir": "d",
         "sigint": "none",
