@@ -1,0 +1,107 @@
+"""Snapshots on a Hadoop filesystem (hdfs://, s3a://, file://): whatever the cluster's Spark can write to.
+
+Files go by way of a local folder. Each appears under its name whole or not at all.
+"""
+
+import json
+import pathlib
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from py4j.protocol import Py4JError, Py4JJavaError
+
+from ..errors import DataError, OutputError
+from .spark import SparkContext
+
+
+def is_remote(folder: str) -> bool:
+    """Whether `folder` is a URL, not a path."""
+    return "://" in folder
+
+
+class RemoteFolder:
+    """The folder `url` as the Spark of `context` sees it, and the folder `local` that stands for it here."""
+
+    def __init__(self, context: SparkContext, url: str, local: pathlib.Path) -> None:
+        self.url = url.rstrip("/")
+        self.local = local
+        java: Any = context._jvm
+        self._path = java.org.apache.hadoop.fs.Path
+        # A scheme that the cluster has no jars for is an error here already.
+        with _failing(OutputError, f"cannot write snapshots to {self.shown}"):
+            self._system = self._path(self.url).getFileSystem(context._jsc.hadoopConfiguration())
+
+    @property
+    def shown(self) -> str:
+        """The URL as messages may show it: without a password."""
+        parts = urllib.parse.urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    def check(self) -> None:
+        """Makes the folder and writes into it; raises OutputError."""
+        probe = self._path(f"{self.url}/snapshot.test")
+        with _failing(OutputError, f"cannot write snapshots to {self.shown}"):
+            self._system.mkdirs(self._path(self.url))
+            self._system.create(probe, True).close()
+            self._system.delete(probe, False)
+
+    def put(self, files: Sequence[pathlib.Path]) -> tuple[str, ...]:
+        """Copies local files there in their order; their URLs. Raises OutputError, which says where they are."""
+        with _failing(OutputError, f"cannot write to {self.shown} (the snapshot is kept in {self.local})"):
+            for file in files:
+                unfinished, final = self._path(f"{self.url}/.{file.name}.tmp"), self._path(f"{self.url}/{file.name}")
+                self._system.copyFromLocalFile(False, True, self._path(file.absolute().as_uri()), unfinished)
+                self._system.delete(final, False)
+                if not self._system.rename(unfinished, final):
+                    raise OutputError(
+                        f"cannot rename {unfinished.toString()} to {file.name} (the snapshot is kept in {self.local})"
+                    )
+        return tuple(f"{self.shown}/{file.name}" for file in files)
+
+    def get(self, name: str) -> tuple[str, ...]:
+        """Copies the snapshots of the model `name` to the local folder; what was there and could not be read.
+
+        Raises DataError where the folder itself cannot be read.
+        """
+        with _failing(DataError, f"cannot read snapshots from {self.shown}"):
+            if not self._system.exists(self._path(self.url)):
+                return ()
+            listed = [status.getPath().getName() for status in self._system.listStatus(self._path(self.url))]
+        lost = []
+        for about in (each for each in listed if each.startswith(f"{name}_iter_") and each.endswith(".json")):
+            try:
+                self._fetch(about)
+                for file in _files(self.local / about):
+                    if file in listed:
+                        self._fetch(file)
+            except DataError as error:
+                lost.append(str(error))
+        return tuple(lost)
+
+    def _fetch(self, file: str) -> None:
+        local = self._path((self.local / file).absolute().as_uri())
+        with _failing(DataError, f"cannot read {self.shown}/{file}"):
+            # The last argument: no .crc file beside it.
+            self._system.copyToLocalFile(False, self._path(f"{self.url}/{file}"), local, True)
+
+
+def _files(about: pathlib.Path) -> list[str]:
+    try:
+        # A damaged one is for checkpoint.py to find.
+        return [pathlib.PurePath(file).name for file in json.loads(about.read_text())["files"]]
+    except (ValueError, TypeError, LookupError):
+        return []
+
+
+@contextmanager
+def _failing(kind: type[DataError] | type[OutputError], what: str) -> Iterator[None]:
+    """Turns what Java throws into an error of `kind`."""
+    try:
+        yield
+    except Py4JJavaError as error:
+        said = str(error.java_exception.toString()).splitlines()[0]
+        raise kind(f"{what}: {said}") from error
+    except Py4JError as error:
+        raise kind(f"{what}: {error}") from error

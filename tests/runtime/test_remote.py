@@ -1,0 +1,90 @@
+"""Snapshots on a Hadoop filesystem, of which the local disk is one."""
+
+import json
+import pathlib
+
+import pytest
+
+from sparknet_dsl.errors import OutputError
+from sparknet_dsl.runtime.remote import RemoteFolder, is_remote
+from sparknet_dsl.runtime.spark import Cluster
+
+
+@pytest.fixture
+def there(tmp_path: pathlib.Path) -> pathlib.Path:
+    return tmp_path / "there" / "deep"
+
+
+@pytest.fixture
+def folder(spark: Cluster, tmp_path: pathlib.Path, there: pathlib.Path) -> RemoteFolder:
+    local = tmp_path / "local"
+    local.mkdir()
+    return RemoteFolder(spark.context, there.as_uri() + "/", local)
+
+
+def write(folder: pathlib.Path, round: int) -> list[pathlib.Path]:
+    weights = folder / f"small_iter_{round}.caffemodel"
+    about = folder / f"small_iter_{round}.json"
+    weights.write_bytes(bytes([round]) * 1000)
+    about.write_text(json.dumps({"files": {weights.name: ""}}))
+    return [weights, about]
+
+
+def test_a_url_is_no_path() -> None:
+    assert is_remote("hdfs://host/x") and is_remote("file:///x")
+    assert not is_remote("snapshots") and not is_remote("C:/x")
+
+
+def test_there_and_back(folder: RemoteFolder, there: pathlib.Path) -> None:
+    folder.check()
+    assert list(there.iterdir()) == []
+    files = write(folder.local, 1)
+    urls = folder.put(files)
+    assert [url.rpartition("/")[2] for url in urls] == [file.name for file in files]
+    folder.put(write(folder.local, 2))
+    folder.put(write(folder.local, 1))  # again
+    assert {path.name for path in there.iterdir() if not path.name.startswith(".")} == {
+        "small_iter_1.caffemodel",
+        "small_iter_1.json",
+        "small_iter_2.caffemodel",
+        "small_iter_2.json",
+    }
+    assert not list(there.glob(".*.tmp"))
+    want = {file.name: file.read_bytes() for file in folder.local.iterdir()}
+    for file in list(folder.local.iterdir()):
+        file.unlink()
+    (there / "other_iter_1.json").write_text("{}")
+    (there / "small_iter_3.json").write_text("damaged")
+    assert folder.get("small") == ()
+    got = {file.name: file.read_bytes() for file in folder.local.iterdir()}
+    assert got == {**want, "small_iter_3.json": b"damaged"}
+
+
+def test_nothing_there_is_no_error(folder: RemoteFolder) -> None:
+    assert folder.get("small") == ()
+    assert list(folder.local.iterdir()) == []
+
+
+def test_what_cannot_be_written_says_so_and_where_the_files_are(
+    folder: RemoteFolder, there: pathlib.Path, spark: Cluster
+) -> None:
+    there.parent.mkdir()
+    there.write_text("a file in the way")
+    with pytest.raises(OutputError, match=r"cannot write snapshots to file:.*/there/deep"):
+        folder.check()
+    with pytest.raises(OutputError, match=rf"the snapshot is kept in {folder.local}"):
+        folder.put(write(folder.local, 1))
+    with pytest.raises(OutputError, match=r"nosuch://host/x: .*nosuch"):
+        RemoteFolder(spark.context, "nosuch://user:secret@host/x", folder.local)
+
+
+def test_what_cannot_be_read_says_so(folder: RemoteFolder, there: pathlib.Path) -> None:
+    for round in (1, 2):
+        folder.put(write(folder.local, round))
+    for file in list(folder.local.iterdir()):
+        file.unlink()
+    (there / "small_iter_2.caffemodel").unlink()
+    (there / "small_iter_2.caffemodel").symlink_to("/proc/self/mem")  # which nobody can read from its beginning
+    (lost,) = folder.get("small")
+    assert "cannot read file:" in lost and "Input/output error" in lost
+    assert (folder.local / "small_iter_1.caffemodel").is_file()
