@@ -150,6 +150,7 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
         bool keep
         bool fuse
         CPrecision precision
+        bool winograd
 
     cdef cppclass Problem:
         int index

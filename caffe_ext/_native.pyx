@@ -553,7 +553,8 @@ cdef class Net:
     cdef public object data_layers
 
     def __init__(
-        self, message, int phase, int64_t level, stages, uint64_t seed, shapes, bint keep, bint fuse, precision
+        self, message, int phase, int64_t level, stages, uint64_t seed, shapes, bint keep, bint fuse, precision,
+        bint winograd
     ):
         cdef CMessage param = message_of(message)
         cdef NetState state = state_of(phase, level, stages)
@@ -562,6 +563,7 @@ cdef class Net:
         options.keep = keep
         options.fuse = fuse
         options.precision = precision_of(precision)
+        options.winograd = winograd
         self.guard = Guard()
         outer = getattr(_building, "guard", None)  # a layer in Python may build a net of its own
         _building.guard = self.guard

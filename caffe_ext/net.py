@@ -51,6 +51,8 @@ class Net:
 
     With `precision` "bf16" convolutions multiply in bfloat16 (8 bits of mantissa), which CPUs with
     AMX do several times faster, and add up in float32; blobs, parameters and gradients are float32 all the same.
+    In float32 those with kernels of 3 or 5 and stride 1 save multiplications where that is faster (Winograd's
+    algorithms), which rounds two to four times as coarsely as their definition; `winograd=False` computes all by that.
 
     Raises LayerError, naming the layer, for what the engine refuses and for data that cannot be read, EngineError for a
     net's file that cannot be read, and for bf16 on a CPU without AVX-512.
@@ -70,6 +72,7 @@ class Net:
         memory: Memory = "all",
         fusion: bool = True,
         precision: Precision = "float32",
+        winograd: bool = True,
     ) -> None:
         if memory not in ("all", "reuse"):
             raise EngineError(f'memory is "all" or "reuse", not {memory!r}')
@@ -96,6 +99,7 @@ class Net:
             keep=memory == "all" or looked_at,
             fuse=fusion and not looked_at,
             precision=precision,
+            winograd=winograd,
         )
         data_layers.attach(self._native)
         self._data_layers = data_layers

@@ -430,6 +430,7 @@ void Net::make(const Planned& planned, NetLayer& to) {
       to.param.has("phase") ? (to.param.text("phase") == "TRAIN" ? Phase::kTrain : Phase::kTest) : phase_;
   to.layer = to.spec->create(to.param, phase);
   to.layer->precision = options_.precision;
+  to.layer->winograd = options_.winograd;
   to.layer->copies = copies_;
 
   auto& weights = to.layer->loss_weights;
