@@ -52,7 +52,8 @@ class Net:
     With `precision` "bf16" convolutions multiply in bfloat16 (8 bits of mantissa), which CPUs with
     AMX do several times faster, and add up in float32; blobs, parameters and gradients are float32 all the same.
     In float32 those with kernels of 3 or 5 and stride 1 save multiplications where that is faster (Winograd's
-    algorithms), which rounds two to four times as coarsely as their definition; `winograd=False` computes all by that.
+    algorithms); `winograd=False` computes all by their definition. The rounding errors of the former are some five
+    times as large: 1e-6 of the results' root mean square, 4e-6 with kernels of 5.
 
     Raises LayerError, naming the layer, for what the engine refuses and for data that cannot be read, EngineError for a
     net's file that cannot be read, and for bf16 on a CPU without AVX-512.

@@ -39,7 +39,8 @@ class Winograd {
 
   explicit Winograd(const Problem& problem) : problem_(problem) {}
 
-  // narrow = the convolution of wide, plus the bias unless null; if `rectify`, max(that, 0). `keep`: transformed
+  // narrow = the convolution of wide, plus the bias unless null; if `rectify`, 0 in place of what is below
+  // (NaN stays). `keep`: transformed
   // weights are kept until `weights` change.
   void forward(const float* wide, const Tensor& weights, const float* bias, bool rectify, bool keep, float* narrow);
   // wide = the gradient of forward() in direction `narrow`.

@@ -269,7 +269,7 @@ void evaluate_tiles(const float* values, const Plane& plane, int64_t begin, int6
 }
 
 // The outputs of tiles [begin, end) from what their points' products have summed up to, plus 16 biases if there are
-// any; if `rectify` max(that, 0), which makes 0 of NaN as oneDNN's does.
+// any; if `rectify` 0 in place of what is below.
 template <int kPairs>
 void collect_tiles(const float* from, int64_t stride, const float* bias, bool rectify, float* values,
                    const Plane& plane, int64_t begin, int64_t end) {
@@ -284,7 +284,7 @@ void collect_tiles(const float* from, int64_t stride, const float* bias, bool re
     for (int i = 0; i < kOutputs && place.top + i < plane.height; ++i) {
       for (int j = 0; j < kOutputs && place.left + j < plane.width; ++j) {
         Vector value = square[i][j] + shift;
-        if (rectify) value = value > 0.0f ? value : Vector{};
+        if (rectify) value = value < 0.0f ? Vector{} : value;
         store(corner + (i * plane.width + j) * kLanes, value);
       }
     }
