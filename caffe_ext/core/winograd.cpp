@@ -53,8 +53,8 @@ class Pass {
       : problem_(problem),
         channel_blocks_(problem.channels / kLanes),
         output_blocks_(problem.outputs / kLanes),
-        wide_{problem.groups * channel_blocks_ * problem.height * problem.width * kLanes, problem.height,
-              problem.width, problem.down(), problem.across()},
+        wide_{problem.groups * channel_blocks_ * problem.height * problem.width * kLanes, problem.height, problem.width,
+              problem.down(), problem.across()},
         narrow_{problem.groups * output_blocks_ * problem.narrow_height() * problem.narrow_width() * kLanes,
                 problem.narrow_height(), problem.narrow_width(), problem.down(), problem.across()} {}
 
@@ -123,8 +123,7 @@ class Pass {
             const int64_t block = unit / kParts, output_block = block - channel_blocks_;
             if (output_block < 0) {
               winograd::spread_tiles<kPairs>(wide_block(wide, group, block), wide_, problem_.pad_h, problem_.pad_w,
-                                             first + from, first + to, in + (block * count + from) * kLanes,
-                                             in_stride);
+                                             first + from, first + to, in + (block * count + from) * kLanes, in_stride);
             } else {
               const int64_t sum = (group * output_blocks_ + output_block) * kParts + part;
               winograd::evaluate_tiles<kPairs>(narrow_block(narrow, group, output_block), narrow_, first + from,
@@ -262,8 +261,7 @@ void Winograd::backward(const float* narrow, const Tensor& weights, float* wide)
 }
 
 void Winograd::add_gradients(const float* wide, const float* narrow, float* weights, bool fresh, float* bias) const {
-  with_pass(problem_,
-            [&](const auto& pass) { pass.add_gradients(wide, narrow, weights, fresh, bias); });
+  with_pass(problem_, [&](const auto& pass) { pass.add_gradients(wide, narrow, weights, fresh, bias); });
 }
 
 }  // namespace sparknet

@@ -235,7 +235,8 @@ SPARKNET_INLINE void load_points(const float* from, int64_t stride, Vector (&til
   }
 }
 
-// The tiles [begin, end) of the wide array, which reach `pad` beyond their places: to[point * stride + tile * 16 + lane].
+// The tiles [begin, end) of the wide array, which reach `pad` beyond their places: to[point * stride + tile * 16 +
+// lane].
 template <int kPairs>
 void spread_tiles(const float* values, const Plane& plane, int64_t pad_h, int64_t pad_w, int64_t begin, int64_t end,
                   float* to, int64_t stride) {

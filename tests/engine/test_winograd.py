@@ -162,11 +162,15 @@ def test_it_is_not_taken_in_bfloat16() -> None:
 
 @pytest.mark.parametrize("name", ["3x3-groups", "5x5"])
 def test_gradients_add_up(name: str) -> None:
-    once, twice = (net_of(CASES[name], "Convolution", WINOGRAD) for _ in range(2))
-    values = [operands(net) and passes(net, times) for times, net in ((1, once), (2, twice))]
-    for one, two in zip(values[0][2:], values[1][2:], strict=True):
+    found = []
+    for times in (1, 2):
+        net = net_of(CASES[name], "Convolution", WINOGRAD)
+        operands(net)
+        found.append(passes(net, times))
+    once, twice = found
+    for one, two in zip(once[2:], twice[2:], strict=True):
         np.testing.assert_allclose(two, 2 * one, rtol=1e-6, atol=1e-5)
-    np.testing.assert_array_equal(values[1][1], values[0][1])  # the bottom's is overwritten
+    np.testing.assert_array_equal(twice[1], once[1])  # the bottom's is overwritten
 
 
 @pytest.mark.parametrize("wanted", ["weights", "bias"])
