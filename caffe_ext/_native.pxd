@@ -155,6 +155,7 @@ cdef extern from "core/net.h" namespace "sparknet" nogil:
         CMemory memory
         bool fuse
         CPrecision precision
+        bool winograd
 
     cdef cppclass Problem:
         int index

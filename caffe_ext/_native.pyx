@@ -563,7 +563,8 @@ cdef class Net:
     cdef public object data_layers
 
     def __init__(
-        self, message, int phase, int64_t level, stages, uint64_t seed, shapes, memory, bint fuse, precision
+        self, message, int phase, int64_t level, stages, uint64_t seed, shapes, memory, bint fuse, precision,
+        bint winograd
     ):
         cdef CMessage param = message_of(message)
         cdef NetState state = state_of(phase, level, stages)
@@ -572,6 +573,7 @@ cdef class Net:
         options.memory = memory_of(memory)
         options.fuse = fuse
         options.precision = precision_of(precision)
+        options.winograd = winograd
         self.guard = Guard()
         outer = getattr(_building, "guard", None)  # a layer in Python may build a net of its own
         _building.guard = self.guard

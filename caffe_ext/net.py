@@ -51,6 +51,9 @@ class Net:
 
     With `precision` "bf16" convolutions multiply in bfloat16 (8 bits of mantissa), which CPUs with
     AMX do several times faster, and add up in float32; blobs, parameters and gradients are float32 all the same.
+    In float32 those with kernels of 3 or 5 and stride 1 save multiplications where that is faster (Winograd's
+    algorithms); `winograd=False` computes all by their definition. The rounding errors of the former are some five
+    times as large: 1e-6 of the results' root mean square, 4e-6 with kernels of 5.
 
     Raises LayerError, naming the layer, for what the engine refuses and for data that cannot be read, EngineError for a
     net's file that cannot be read, and for bf16 on a CPU without AVX-512.
@@ -70,6 +73,7 @@ class Net:
         memory: Memory = "all",
         fusion: bool = True,
         precision: Precision = "float32",
+        winograd: bool = True,
     ) -> None:
         if isinstance(phase, int):
             if legacy_phase is not None:
@@ -94,6 +98,7 @@ class Net:
             memory="all" if looked_at else memory,
             fuse=fusion and not looked_at,
             precision=precision,
+            winograd=winograd,
         )
         data_layers.attach(self._native)
         self._data_layers = data_layers

@@ -33,8 +33,8 @@ class Solver:
 
     `net` replaces the net that `param` names. `seed` replaces `random_seed`; without either, weights are filled by
     chance. Paths inside `param` are relative to the working directory, as in Caffe. Nets for tests are built where
-    `test_iter` asks for them; they get the train net's weights before each test. `memory`, `fusion` and `precision` are
-    those of all nets (see Net); weights, gradients and the update are float32 in any case.
+    `test_iter` asks for them; they get the train net's weights before each test. `memory`, `fusion`, `precision`
+    and `winograd` are those of all nets (see Net); weights, gradients and the update are float32 in any case.
 
     Raises EngineError for settings that make no sense, LayerError for what a layer refuses.
     """
@@ -50,6 +50,7 @@ class Solver:
         memory: Memory = "all",
         fusion: bool = True,
         precision: Precision = "float32",
+        winograd: bool = True,
     ) -> None:
         self.param = solver_message(param)
         if self._type is not None:
@@ -74,6 +75,7 @@ class Solver:
                 memory=memory,
                 fusion=fusion,
                 precision=precision,
+                winograd=winograd,
             )
 
         train_net = net_message(net) if net is not None else _train_net(self.param)

@@ -80,6 +80,8 @@ void ConvolutionBase::reshape(const Blobs& bottom, const Blobs& top) {
     rectified_.reset();
     backward_data_.reset();
     backward_weights_.reset();
+    winograd_.reset();
+    if (const auto problem = winograd_problem(); problem && Winograd::pays(*problem)) winograd_.emplace(*problem);
   }
 }
 
@@ -104,6 +106,12 @@ auto ConvolutionBase::in_precision(const Make& make) const {
 }
 
 void ConvolutionBase::convolve(const Tensor& wide, Tensor& narrow) {
+  if (winograd_) {
+    const bool trained = needs_backward || phase() == Phase::kTrain;
+    winograd_->forward(wide.read_as(blocks(wide_)), params[0]->data, inner_bias() ? params[1]->data.read() : nullptr,
+                       fused, !trained, narrow.overwrite_as(blocks(narrow_), true));
+    return;
+  }
   if (fused && !rectified_) {
     dnnl::post_ops relu;
     relu.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
@@ -122,6 +130,10 @@ void ConvolutionBase::convolve(const Tensor& wide, Tensor& narrow) {
 }
 
 void ConvolutionBase::convolve_back(const Tensor& narrow, Tensor& wide) {
+  if (winograd_) {
+    winograd_->backward(narrow.read_as(blocks(narrow_)), params[0]->data, wide.overwrite_as(blocks(wide_), true));
+    return;
+  }
   if (!backward_data_) {
     backward_data_.emplace(in_precision([this](Type type) {
       return dnnl::convolution_backward_data::primitive_desc(
@@ -138,6 +150,14 @@ void ConvolutionBase::convolve_back(const Tensor& narrow, Tensor& wide) {
 }
 
 void ConvolutionBase::add_gradients(const Tensor& wide, const Tensor& narrow) {
+  if (winograd_ && param_gradient[0]) {
+    Tensor& weights = params[0]->diff;
+    const bool fresh = weights.is_zero();
+    winograd_->add_gradients(wide.read_as(blocks(wide_)), narrow.read_as(blocks(narrow_)),
+                             fresh ? weights.overwrite() : weights.write(), fresh,
+                             inner_bias() && param_gradient[1] ? params[1]->diff.write() : nullptr);
+    return;
+  }
   if (!backward_weights_) {
     backward_weights_.emplace(in_precision([this](Type type) {
       return dnnl::convolution_backward_weights::primitive_desc(
@@ -192,6 +212,31 @@ dnnl::memory::desc ConvolutionBase::values_desc(const Shape& shape, Type type, T
   const int64_t a = channels_ / groups_, b = outputs_ / groups_;
   const bool wasteful = std::min(a, b) > kImage && 2 * blocks(a) * blocks(b) > 3 * a * b;
   return wasteful && groups_ == 1 ? channels_last_desc(folded(shape)) : any_desc(folded(shape));
+}
+
+std::optional<Winograd::Problem> ConvolutionBase::winograd_problem() const {
+  const auto all = [](const Shape& extents, int64_t value) {
+    return std::all_of(extents.begin(), extents.end(), [=](int64_t extent) { return extent == value; });
+  };
+  const bool possible = winograd && precision == Precision::kFloat32 && window_.axes() == 2 &&
+                        window_.kernel[0] == window_.kernel[1] && all(window_.stride, 1) && all(window_.dilation, 1);
+  if (!possible) return std::nullopt;
+  const Shape wide = folded(wide_), narrow = folded(narrow_);
+  Winograd::Problem problem;
+  problem.images = wide[0];
+  problem.groups = groups_;
+  problem.channels = wide[1] / groups_;
+  problem.outputs = narrow[1] / groups_;
+  problem.height = wide[2];
+  problem.width = wide[3];
+  problem.kernel = window_.kernel[0];
+  problem.pad_h = window_.pad[0];
+  problem.pad_w = window_.pad[1];
+  return problem;
+}
+
+LayoutPtr ConvolutionBase::blocks(const Shape& shape) const {
+  return layout_of({folded(shape), Type::f32, dnnl::memory::format_tag::nChw16c});
 }
 
 dnnl::memory::desc ConvolutionBase::bias_desc() const {

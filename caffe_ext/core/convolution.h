@@ -7,6 +7,7 @@
 #include "core/dnnl_util.h"
 #include "core/layer.h"
 #include "core/window.h"
+#include "core/winograd.h"
 
 namespace sparknet {
 
@@ -63,6 +64,10 @@ class ConvolutionBase : public Layer {
   // The tensor as a primitive reads it.
   dnnl::memory operand(const Tensor& tensor, const dnnl::memory::desc& desc) const;
   dnnl::memory::desc bias_desc() const;
+  // What core/winograd.h is to do, if the layer's settings let it.
+  std::optional<Winograd::Problem> winograd_problem() const;
+  // The layout that it reads and writes.
+  LayoutPtr blocks(const Shape& shape) const;
   const dnnl::convolution_forward::primitive_desc& plan();
   dnnl::convolution_forward::primitive_desc forward_description(const dnnl::primitive_attr& attributes) const;
 
@@ -71,6 +76,7 @@ class ConvolutionBase : public Layer {
   int64_t channels_ = 0, outputs_ = 0, groups_ = 1;  // of bottom and top
   Shape wide_, narrow_;                              // for which the primitives are
 
+  std::optional<Winograd> winograd_;  // does all passes in place of oneDNN, where that is faster
   std::optional<dnnl::convolution_forward::primitive_desc> plan_;
   std::optional<dnnl::convolution_forward> forward_;
   std::optional<Pass<dnnl::convolution_forward>> rectified_;  // with a ReLU

@@ -92,8 +92,9 @@ class Layer {
   std::vector<float> loss_weights;
   // Whether a backward pass may ask this layer for anything; the net sets it.
   bool needs_backward = true;
-  // The net sets both before setup(); the copies are null in float32.
+  // The net sets these before setup(); the copies are null in float32.
   Precision precision = Precision::kFloat32;
+  bool winograd = true;  // whether convolutions may save multiplications
   std::shared_ptr<Bfloat16Copies> copies;
   // What random numbers of the next forward pass are a function of; the net sets it before each.
   uint64_t random_key = 0;

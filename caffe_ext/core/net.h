@@ -35,6 +35,8 @@ struct NetOptions {
   bool fuse = true;
   // In which layers multiply; values, parameters and gradients are float32.
   Precision precision = Precision::kFloat32;
+  // Convolutions in float32 take core/winograd.h where it is faster; it rounds in another way than their definition.
+  bool winograd = true;
 };
 
 // One thing that is wrong with a layer.

@@ -263,6 +263,7 @@ void Net::make(const Planned& planned, NetLayer& to) {
   to.layer = to.spec->create(to.param, phase);
   to.layer->precision = options_.precision;
   to.layer->copies = copies_;
+  to.layer->winograd = options_.winograd;
 
   auto& weights = to.layer->loss_weights;
   for (const double weight : to.param.reals("loss_weight")) weights.push_back(static_cast<float>(weight));

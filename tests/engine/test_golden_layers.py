@@ -119,14 +119,14 @@ def generated(net: caffe_ext.Net, meta: dict[str, Any]) -> None:
         net.blobs["label"].data[...] = labels
 
 
-@pytest.mark.parametrize("fusion", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"fusion": False}, {"winograd": False}], ids=["", "alone", "definition"])
 @pytest.mark.parametrize("name", shared_names("golden/models"))
-def test_model(name: str, fusion: bool) -> None:
+def test_model(name: str, settings: dict[str, bool]) -> None:
     folder = shared(f"golden/models/{name}")
     meta = meta_of(folder)
     tolerance = meta["tolerance"]
     case = np.load(folder / "case.npz")
-    net = caffe_ext.Net(folder / "net.prototxt", PHASES[meta.get("phase", "TEST")], fusion=fusion)
+    net = caffe_ext.Net(folder / "net.prototxt", PHASES[meta.get("phase", "TEST")], **settings)
     generated(net, meta)
     net.clear_param_diffs()
     net.forward()
