@@ -77,7 +77,7 @@ void ConvolutionBase::reshape(const Blobs& bottom, const Blobs& top) {
     narrow_ = narrow;
     plan_.reset();
     forward_.reset();
-    rectified_.reset();
+    fused_forward_.reset();
     backward_data_.reset();
     backward_weights_.reset();
     winograd_.reset();
@@ -105,28 +105,40 @@ auto ConvolutionBase::in_precision(const Make& make) const {
   return make(Type::f32);
 }
 
+bool ConvolutionBase::absorb_in_inference(const Layer& next) {
+  if (rectifies_) return false;
+  const bool folds = window_.axis == 1 && folding_.absorb(next, outputs_, static_cast<int>(narrow_.size()));
+  rectifies_ = !folds && rectifies(next);
+  return folds || rectifies_;
+}
+
 void ConvolutionBase::convolve(const Tensor& wide, Tensor& narrow) {
+  const bool folds = fused && folding_.any(), rectify = fused && rectifies_;
+  if (folds) folding_.update(params);
+  const Tensor& weights = folds ? folding_.weights() : params[0]->data;
+  const Tensor* bias = folds ? &folding_.bias() : inner_bias() ? &params[1]->data : nullptr;
   if (winograd_) {
     const bool trained = needs_backward || phase() == Phase::kTrain;
-    winograd_->forward(wide.read_as(blocks(wide_)), params[0]->data, inner_bias() ? params[1]->data.read() : nullptr,
-                       fused, !trained, narrow.overwrite_as(blocks(narrow_), true));
+    winograd_->forward(wide.read_as(blocks(wide_)), weights, bias == nullptr ? nullptr : bias->read(), rectify,
+                       !trained, narrow.overwrite_as(blocks(narrow_), true));
     return;
   }
-  if (fused && !rectified_) {
-    dnnl::post_ops relu;
-    relu.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+  if (fused && !fused_forward_) {
     dnnl::primitive_attr attributes;
-    attributes.set_post_ops(relu);
-    rectified_.emplace(forward_description(attributes));
+    if (rectify) {
+      dnnl::post_ops relu;
+      relu.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+      attributes.set_post_ops(relu);
+    }
+    fused_forward_.emplace(forward_description(bias != nullptr, attributes));
   }
-  const auto& pd = fused ? rectified_->pd : plan();
+  const auto& pd = fused ? fused_forward_->pd : plan();
   if (!fused && !forward_) forward_.emplace(pd);
-  std::unordered_map<int, dnnl::memory> arguments = {
-      {DNNL_ARG_WEIGHTS, weights_.get(params[0]->data, pd.weights_desc())},
-      {DNNL_ARG_SRC, operand(wide, pd.src_desc())},
-      {DNNL_ARG_DST, overwrite_memory(narrow, pd.dst_desc())}};
-  if (inner_bias()) arguments[DNNL_ARG_BIAS] = read_memory(params[1]->data, pd.bias_desc());
-  execute(fused ? rectified_->primitive : *forward_, arguments);
+  std::unordered_map<int, dnnl::memory> arguments = {{DNNL_ARG_WEIGHTS, weights_.get(weights, pd.weights_desc())},
+                                                     {DNNL_ARG_SRC, operand(wide, pd.src_desc())},
+                                                     {DNNL_ARG_DST, overwrite_memory(narrow, pd.dst_desc())}};
+  if (bias != nullptr) arguments[DNNL_ARG_BIAS] = read_memory(*bias, pd.bias_desc());
+  execute(fused ? fused_forward_->primitive : *forward_, arguments);
 }
 
 void ConvolutionBase::convolve_back(const Tensor& narrow, Tensor& wide) {
@@ -162,11 +174,11 @@ void ConvolutionBase::add_gradients(const Tensor& wide, const Tensor& narrow) {
     backward_weights_.emplace(in_precision([this](Type type) {
       return dnnl::convolution_backward_weights::primitive_desc(
           dnnl_engine(), dnnl::algorithm::convolution_direct, values_desc(wide_, type, type), any_desc(weight_dims()),
-          bias_desc(), values_desc(narrow_, type, type), spatial(window_.stride, 1), gaps(window_),
+          bias_desc(inner_bias()), values_desc(narrow_, type, type), spatial(window_.stride, 1), gaps(window_),
           spatial(window_.pad, 0), spatial(window_.pad, 0), plan());
     }));
     weights_gradient_ = make_memory(backward_weights_->pd.diff_weights_desc());
-    if (inner_bias()) bias_gradient_ = make_memory(bias_desc());
+    if (inner_bias()) bias_gradient_ = make_memory(bias_desc(true));
   }
   const auto& pd = backward_weights_->pd;
   std::unordered_map<int, dnnl::memory> arguments = {{DNNL_ARG_SRC, operand(wide, pd.src_desc())},
@@ -239,23 +251,23 @@ LayoutPtr ConvolutionBase::blocks(const Shape& shape) const {
   return layout_of({folded(shape), Type::f32, dnnl::memory::format_tag::nChw16c});
 }
 
-dnnl::memory::desc ConvolutionBase::bias_desc() const {
-  return inner_bias() ? plain_desc({outputs_}) : dnnl::memory::desc();
+dnnl::memory::desc ConvolutionBase::bias_desc(bool wanted) const {
+  return wanted ? plain_desc({outputs_}) : dnnl::memory::desc();
 }
 
 dnnl::convolution_forward::primitive_desc ConvolutionBase::forward_description(
-    const dnnl::primitive_attr& attributes) const {
+    bool with_bias, const dnnl::primitive_attr& attributes) const {
   return in_precision([&](Type type) {
     return dnnl::convolution_forward::primitive_desc(
         dnnl_engine(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct,
-        values_desc(wide_, type, type), any_desc(weight_dims(), type), bias_desc(),
+        values_desc(wide_, type, type), any_desc(weight_dims(), type), bias_desc(with_bias),
         values_desc(narrow_, Type::f32, type), spatial(window_.stride, 1), gaps(window_), spatial(window_.pad, 0),
         spatial(window_.pad, 0), attributes);
   });
 }
 
 const dnnl::convolution_forward::primitive_desc& ConvolutionBase::plan() {
-  if (!plan_) plan_ = forward_description({});
+  if (!plan_) plan_ = forward_description(inner_bias(), {});
   return *plan_;
 }
 

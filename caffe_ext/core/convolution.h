@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/dnnl_util.h"
+#include "core/folding.h"
 #include "core/layer.h"
 #include "core/window.h"
 #include "core/winograd.h"
@@ -35,7 +36,11 @@ class ConvolutionBase : public Layer {
   bool has_bias() const { return params.size() > 1; }
   const Window& window() const { return window_; }
 
-  // narrow = the convolution of wide, plus the bias where that belongs to the narrow array; if `fused`, max(that, 0).
+  // Whether `next`, which works in place on the narrow array, can be done in convolve(), for nets that are not trained:
+  // BatchNorm and Scale by other weights, then a ReLU.
+  bool absorb_in_inference(const Layer& next);
+  // narrow = the convolution of wide, plus the bias where that belongs to the narrow array; if `fused`, with the layers
+  // absorbed.
   void convolve(const Tensor& wide, Tensor& narrow);
   // wide = the gradient of convolve() in direction `narrow`.
   void convolve_back(const Tensor& narrow, Tensor& wide);
@@ -63,13 +68,14 @@ class ConvolutionBase : public Layer {
                                  dnnl::memory::data_type multiplied) const;
   // The tensor as a primitive reads it.
   dnnl::memory operand(const Tensor& tensor, const dnnl::memory::desc& desc) const;
-  dnnl::memory::desc bias_desc() const;
+  dnnl::memory::desc bias_desc(bool wanted) const;
   // What core/winograd.h is to do, if the layer's settings let it.
   std::optional<Winograd::Problem> winograd_problem() const;
   // The layout that it reads and writes.
   LayoutPtr blocks(const Shape& shape) const;
   const dnnl::convolution_forward::primitive_desc& plan();
-  dnnl::convolution_forward::primitive_desc forward_description(const dnnl::primitive_attr& attributes) const;
+  dnnl::convolution_forward::primitive_desc forward_description(bool with_bias,
+                                                                const dnnl::primitive_attr& attributes) const;
 
   const bool transposed_;
   Window window_;
@@ -79,9 +85,11 @@ class ConvolutionBase : public Layer {
   std::optional<Winograd> winograd_;  // does all passes in place of oneDNN, where that is faster
   std::optional<dnnl::convolution_forward::primitive_desc> plan_;
   std::optional<dnnl::convolution_forward> forward_;
-  std::optional<Pass<dnnl::convolution_forward>> rectified_;  // with a ReLU
+  std::optional<Pass<dnnl::convolution_forward>> fused_forward_;
   std::optional<Pass<dnnl::convolution_backward_data>> backward_data_;
   std::optional<Pass<dnnl::convolution_backward_weights>> backward_weights_;
+  Folding folding_;
+  bool rectifies_ = false;  // a ReLU is absorbed
   Converted weights_, backward_data_weights_;
   dnnl::memory weights_gradient_, bias_gradient_;
 };

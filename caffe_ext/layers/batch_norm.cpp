@@ -3,6 +3,7 @@
 
 #include "core/channels.h"
 #include "core/error.h"
+#include "core/folding.h"
 #include "core/layer.h"
 #include "core/wide.h"
 
@@ -137,11 +138,7 @@ class BatchNormLayer : public Layer {
 
   Absorbs absorb(const Layer& next) override {
     if (next.param().text("type") == "Scale" && scale_ == nullptr && !relu_) {
-      // A factor for each channel of axis 1, as the defaults have it.
-      const Shape& shape = input_.shape();
-      if (next.params.empty() || next.params[0]->shape() != Shape{channels_} || shape.size() < 2)
-        return Absorbs::kNothing;
-      if (canonical_axis(shape, next.param().message("scale_param").integer("axis")) != 1) return Absorbs::kNothing;
+      if (!scales_channels(next, channels_, input_.axes())) return Absorbs::kNothing;
       scale_ = &next;
       return Absorbs::kBoth;
     }

@@ -18,7 +18,7 @@ class ConvolutionLayer : public ConvolutionBase {
   // In nets that are not trained only: oneDNN's ReLU makes 0 of NaN, and a loss that ought to be NaN has to stay it.
   Absorbs absorb(const Layer& next) override {
     const bool trained = needs_backward || phase() == Phase::kTrain;
-    return !trained && rectifies(next) ? Absorbs::kForward : Absorbs::kNothing;
+    return !trained && absorb_in_inference(next) ? Absorbs::kForward : Absorbs::kNothing;
   }
 
   void forward(const Blobs& bottom, const Blobs& top) override {
