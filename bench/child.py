@@ -17,7 +17,7 @@ from typing import Any
 class Job:
     """What to run.
 
-    mode      "ours", "bf16", one of PyTorch's, or for products "InnerProduct", "Convolution", "PyTorch"
+    mode      "ours", "bf16", "definition", one of PyTorch's, or for products "InnerProduct", "Convolution", "PyTorch"
     workload  as workloads.find takes it; of products, the extent of the matrices
     task      "training", "inference", "product", or "weights", which writes those that the others start from
     batch     of inference
@@ -36,7 +36,7 @@ class Job:
 def measured(job: Job) -> tuple[Callable[[], Any], int]:
     """A step of the job, and the floating-point operations that it takes (0: not known)."""
     weights = pathlib.Path(job.weights)
-    if job.mode in ("ours", "bf16", "InnerProduct", "Convolution"):
+    if job.mode in ("ours", "bf16", "definition", "InnerProduct", "Convolution"):
         import ours
         from workloads import find
 
@@ -48,9 +48,10 @@ def measured(job: Job) -> tuple[Callable[[], Any], int]:
         if job.task == "weights":
             return lambda: ours.write_weights(find(job.workload), weights), 0
         precision: caffe_ext.Precision = "bf16" if job.mode == "bf16" else "float32"
+        winograd = job.mode != "definition"
         if job.task == "training":
-            return ours.training(find(job.workload), weights, job.lr, precision)
-        return ours.inference(find(job.workload), weights, job.batch, precision)
+            return ours.training(find(job.workload), weights, job.lr, precision, winograd)
+        return ours.inference(find(job.workload), weights, job.batch, precision, winograd)
     import theirs
     import torch
     from workloads import find

@@ -6,7 +6,8 @@ Training steps (SGD with momentum, the update included) of the nets of workloads
 nets of some. Each engine runs in a process of its own; they take turns, so that noise of the machine meets all. PyTorch
 (pip install torch==2.13.0) runs eager, channels_last and compiled, in inference also compiled with constants folded.
 What they compute is compared first. Nets are without Dropout. `--modes ours bf16` has our engine against itself in
-bfloat16, which rounds more than a comparison of values would bear: only the first loss is looked at.
+bfloat16, which rounds more than a comparison of values would bear: only the first loss is looked at. `--modes ours
+definition` has it against itself with convolutions by their definition (winograd=False).
 
 Printed are medians over the rounds: milliseconds, rows per second, GFLOP/s (two for each multiply-add, forward and
 backward), their share of what a large matrix product through oneDNN reaches in the same rounds, peak resident memory;
@@ -152,7 +153,9 @@ def measure(jobs: list[Job], peak: Peak, rounds: int, seconds: float) -> dict[st
         "operations": max(process.operations for process in started),
         "product_gflops": {kind: statistics.median(each[kind] for each in products) for kind in products[0]},
     }
-    best = min((mode for mode in medians if mode not in ("ours", "bf16")), key=medians.__getitem__, default="")
+    best = min(
+        (mode for mode in medians if mode not in ("ours", "bf16", "definition")), key=medians.__getitem__, default=""
+    )
     if best and "ours" in times:
         pairs = [theirs / ours for theirs, ours in zip(times[best], times["ours"], strict=True)]
         result["best"] = best
@@ -163,6 +166,9 @@ def measure(jobs: list[Job], peak: Peak, rounds: int, seconds: float) -> dict[st
     if "ours" in times and "bf16" in times:
         pairs = [ours / bf16 for ours, bf16 in zip(times["ours"], times["bf16"], strict=True)]
         result["bf16"] = [statistics.median(pairs), min(pairs), max(pairs)]
+    if "ours" in times and "definition" in times:
+        pairs = [definition / ours for definition, ours in zip(times["definition"], times["ours"], strict=True)]
+        result["definition"] = [statistics.median(pairs), min(pairs), max(pairs)]
     return result
 
 
@@ -183,6 +189,9 @@ def show(result: dict[str, Any]) -> None:
     if "bf16" in result:
         ratio, least, most = result["bf16"]
         print(f"  float32 takes {ratio:.2f} times as long as bf16 ({least:.2f} to {most:.2f})")
+    if "definition" in result:
+        ratio, least, most = result["definition"]
+        print(f"  convolutions by their definition take {ratio:.2f} times as long ({least:.2f} to {most:.2f})")
     if "caffe_ms" in result:
         print(f"  BVLC Caffe, scaled: {result['caffe_ms']:.1f} ms, {result['caffe_ms'] / ms['ours']:.2f} times as long")
     sys.stdout.flush()
@@ -198,7 +207,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2, help="of each mode in a round, three steps at least")
     parser.add_argument("--lr", type=float, default=0.001)
     parser.add_argument(
-        "--modes", nargs="+", choices=[*MODES, "bf16", "freeze"], help="without it, all but bf16; freeze: inference"
+        "--modes",
+        nargs="+",
+        choices=[*MODES, "bf16", "definition", "freeze"],
+        help="without it, all but bf16 and definition; freeze: inference",
     )
     parser.add_argument("--product", type=int, default=4096, help="extent of the matrices of the peak; 0: none")
     parser.add_argument("--json", type=pathlib.Path)

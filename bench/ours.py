@@ -24,21 +24,30 @@ def write_weights(workload: Workload, path: pathlib.Path) -> None:
     np.savez(path, **{f"{name}:{i}": blob.data for name, blobs in net.params.items() for i, blob in enumerate(blobs)})
 
 
-def training(workload: Workload, weights: pathlib.Path, lr: float, precision: caffe_ext.Precision) -> Measured:
+def training(
+    workload: Workload, weights: pathlib.Path, lr: float, precision: caffe_ext.Precision, winograd: bool
+) -> Measured:
     """A step of SGD, which gives the loss."""
     net = workload.training()
     solver = caffe_ext.Solver(
-        caffe_pb2.SolverParameter(base_lr=lr, **SGD), net, seed=1, memory="reuse", precision=precision
+        caffe_pb2.SolverParameter(base_lr=lr, **SGD),
+        net,
+        seed=1,
+        memory="reuse",
+        precision=precision,
+        winograd=winograd,
     )
     read(solver.net, weights)
     fill(solver.net, inputs(net, caffe_ext.TRAIN))
     return lambda: float(solver.step(1)[0]), operations(net, solver.net)
 
 
-def inference(workload: Workload, weights: pathlib.Path, batch: int, precision: caffe_ext.Precision) -> Measured:
+def inference(
+    workload: Workload, weights: pathlib.Path, batch: int, precision: caffe_ext.Precision, winograd: bool
+) -> Measured:
     """A forward pass of the deploy net, which gives its output."""
     message = workload.inference(batch)
-    net = caffe_ext.Net(message, caffe_ext.TEST, seed=1, memory="reuse", precision=precision)
+    net = caffe_ext.Net(message, caffe_ext.TEST, seed=1, memory="reuse", precision=precision, winograd=winograd)
     read(net, weights)
     fill(net, inputs(message, caffe_ext.TEST))
     (top,) = net.outputs
