@@ -92,6 +92,15 @@ void RecurrentLayer::for_gates(const Units& units, const Body& body) const {
   for (int64_t gate = 0; gate < gates_; ++gate) body(gate * units.count, gate * hidden_ + units.begin);
 }
 
+// Steps whose W_x x are computed at once: so few that the gates are still in the core's cache when their steps come, but
+// enough rows for a product. A divisor of the number of steps.
+int64_t RecurrentLayer::steps_at_once(int64_t width) const {
+  constexpr int64_t kCached = 1 << 17, kFewest = 16;  // floats, rows
+  int64_t most = std::clamp<int64_t>(kCached / (streams_ * width), 1, steps_);
+  while (steps_ % most != 0) --most;
+  return most * streams_ < kFewest ? steps_ : most;
+}
+
 void RecurrentLayer::plan() {
   const int threads = omp_get_max_threads();
   const Shape wanted = {steps_, streams_, threads};
@@ -102,13 +111,14 @@ void RecurrentLayer::plan() {
   const int64_t each = gates_ * hidden_ * (inputs_ + hidden_);
   const int64_t most = std::max<int64_t>(streams_ * each / kLeast, 1);
   const int64_t count = std::min({static_cast<int64_t>(threads), vectors, most});
+  at_once_ = steps_at_once((vectors + count - 1) / count * kVector * gates_);
   parts_.clear();
   for (int64_t i = 0; i < count; ++i) {
     const auto from = [&](int64_t index) { return std::min(vectors * index / count * kVector, hidden_); };
     Part part;
     part.units = {from(i), from(i + 1) - from(i)};
     part.width = gates_ * part.units.count;
-    Product::Form inputs{steps_ * streams_, part.width, inputs_}, recurrent{streams_, part.width, hidden_};
+    Product::Form inputs{at_once_ * streams_, part.width, inputs_}, recurrent{streams_, part.width, hidden_};
     inputs.packed = recurrent.packed = inputs.biased = recurrent.adds = true;
     part.inputs.emplace(inputs);
     part.recurrent.emplace(recurrent);
@@ -142,9 +152,8 @@ void RecurrentLayer::take_rows(Part& part, const float* parameter, int64_t colum
   });
 }
 
-// What does not depend on the state, for all steps at once; and the weights that the steps need.
-void RecurrentLayer::begin_steps(Part& part, const float* x, const std::vector<float>& from_static) {
-  const auto pack = [&](int index, int64_t columns, uint64_t& version, Product& product) {
+void RecurrentLayer::pack(Part& part) {
+  const auto take = [&](int index, int64_t columns, uint64_t& version, Product& product) {
     const Tensor& weights = params[index]->data;
     const uint64_t now = weights.version();
     if (now != 0 && version == now) return;
@@ -152,16 +161,23 @@ void RecurrentLayer::begin_steps(Part& part, const float* x, const std::vector<f
     product.pack('T', part.rows.data());
     version = now;
   };
-  pack(0, inputs_, part.version_x, *part.inputs);
-  pack(weights_h(), hidden_, part.version_h, *part.recurrent);
+  take(0, inputs_, part.version_x, *part.inputs);
+  take(weights_h(), hidden_, part.version_h, *part.recurrent);
   take_rows(part, params[1]->data.read(), 1);
-  part.inputs->run(x, nullptr, part.gates.data(), part.rows.data());
+  part.bias = part.rows;
+}
+
+// What does not depend on the state, for the next steps.
+void RecurrentLayer::begin_steps(Part& part, int64_t t, const float* x, const std::vector<float>& from_static) {
+  const int64_t row = t * streams_;
+  float* gates = part.gates.data() + row * part.width;
+  part.inputs->run(x + row * inputs_, nullptr, gates, part.bias.data());
   if (!static_) return;
-  for (int64_t row = 0; row < steps_ * streams_; ++row) {
+  for (int64_t i = 0; i < at_once_ * streams_; ++i) {
     for_gates(part.units, [&](int64_t own, int64_t column) {
-      const float* from = from_static.data() + row % streams_ * gates_ * hidden_ + column;
-      float* to = part.gates.data() + row * part.width + own;
-      for (int64_t i = 0; i < part.units.count; ++i) to[i] += from[i];
+      const float* from = from_static.data() + i % streams_ * gates_ * hidden_ + column;
+      float* to = gates + i * part.width + own;
+      for (int64_t u = 0; u < part.units.count; ++u) to[u] += from[u];
     });
   }
 }
@@ -201,11 +217,12 @@ void RecurrentLayer::forward(const Blobs& bottom, const Blobs& top) {
   const float *x = bottom[0]->data.read(), *cont = bottom[1]->data.read();
   for (const auto& blob : params) blob->data.read();  // row-major from here on, for all threads
   for_parts([&](Part& part) {
-    begin_steps(part, x, from_static);
+    pack(part);
     carry(0, cont, part.units);
   });
   for (int64_t t = 0; t < steps_; ++t) {
     for_parts([&](Part& part) {
+      if (t % at_once_ == 0) begin_steps(part, t, x, from_static);
       float* gates = part.gates.data() + t * streams_ * part.width;
       part.recurrent->run(conted_.data() + t * size, nullptr, gates);
       step(t, cont + t * streams_, part.units, gates);
@@ -239,7 +256,7 @@ void RecurrentLayer::backward(const Blobs& top, const std::vector<bool>& propaga
   for_parts([&](Part& part) {
     take_rows(part, weights, hidden_);
     part.recurrent_back->pack('N', part.rows.data());
-    part.bias.assign(part.width, 0.0f);
+    part.bias_sums.assign(part.width, 0.0f);
   });
   const float* from_top = output_back(*top[0]);
   std::vector<float> dh(size);
@@ -261,7 +278,7 @@ void RecurrentLayer::backward(const Blobs& top, const std::vector<bool>& propaga
       float* da = part.da.data() + first;
       step_back(t, cont + t * streams_, units, part.gates.data() + first, dh.data(), carried, da);
       for (int64_t n = 0; n < streams_; ++n) {
-        for (int64_t i = 0; i < part.width; ++i) part.bias[i] += da[n * part.width + i];
+        for (int64_t i = 0; i < part.width; ++i) part.bias_sums[i] += da[n * part.width + i];
       }
       // Others still read what the step before has written.
       if (t > 0) part.recurrent_back->run(da, nullptr, part.to_before[1 - t % 2].data());
@@ -301,7 +318,7 @@ void RecurrentLayer::backward(const Blobs& top, const std::vector<bool>& propaga
     };
     add_product(*part.weights_x, dw_x, x, inputs_);
     add_product(*part.weights_h, dw_h, conted_.data(), hidden_);
-    if (db.values != nullptr) add(db, part.bias.data(), 1);
+    if (db.values != nullptr) add(db, part.bias_sums.data(), 1);
   });
   if (propagate_down[0]) {
     float* dx = bottom[0]->diff.overwrite();

@@ -73,13 +73,13 @@ class RecurrentLayer : public Layer {
   struct Part {
     Units units;
     int64_t width;                                      // of its gates: G / H × units
-    std::optional<Product> inputs, recurrent;           // W_x x of all steps, W_h h of one
+    std::optional<Product> inputs, recurrent;           // W_x x of some steps, W_h h of one
     std::optional<Product> recurrent_back, inputs_back;  // their gradients
     std::optional<Product> weights_x, weights_h;        // gradients of the weights, over all steps
     uint64_t version_x = 0, version_h = 0;              // of the parameters that `inputs` and `recurrent` have packed
     std::vector<float> gates, da;                       // T × N × width
     std::vector<float> to_before[2];                    // N × H: da_t W_h of every other step
-    std::vector<float> bias;
+    std::vector<float> bias, bias_sums;                 // and its gradient
     std::vector<float> rows;  // of some parameter
   };
 
@@ -91,7 +91,9 @@ class RecurrentLayer : public Layer {
   template <typename Body>
   void for_gates(const Units& units, const Body& body) const;
   void take_rows(Part& part, const float* parameter, int64_t columns);
-  void begin_steps(Part& part, const float* x, const std::vector<float>& from_static);
+  int64_t steps_at_once(int64_t width) const;
+  void pack(Part& part);
+  void begin_steps(Part& part, int64_t t, const float* x, const std::vector<float>& from_static);
   void carry(int64_t t, const float* cont, const Units& units);
 
   const int gates_;
@@ -99,6 +101,7 @@ class RecurrentLayer : public Layer {
   int64_t steps_ = 0, streams_ = 0, hidden_ = 0, inputs_ = 0, static_inputs_ = 0;
   std::vector<Part> parts_;
   Shape planned_;  // what parts_ are for
+  int64_t at_once_ = 1;
   std::vector<std::vector<float>> states_;
   std::vector<std::vector<float>> last_;  // each state after the last forward pass
   std::vector<float> conted_;             // cont_t h_(t-1)
