@@ -49,8 +49,8 @@ class Net:
 
     Data layers that name a source read it, a batch before each pass; those without one are fed by the caller.
 
-    With `precision` "bf16" convolutions multiply in bfloat16 (8 bits of mantissa), which CPUs with
-    AMX do several times faster, and add up in float32; blobs, parameters and gradients are float32 all the same.
+    With `precision` "bf16" convolutions and large inner products multiply in bfloat16 (8 bits of mantissa), which CPUs
+    with AMX do several times faster, and add up in float32; blobs, parameters and gradients are float32 all the same.
 
     Raises LayerError, naming the layer, for what the engine refuses and for data that cannot be read, EngineError for a
     net's file that cannot be read, and for bf16 on a CPU without AVX-512.

@@ -29,7 +29,9 @@ memory::desc transposed(int64_t rows, int64_t columns, memory::data_type type) {
   return {{rows, columns}, type, memory::format_tag::ba};
 }
 
-memory view(const memory::desc& desc, const void* values) { return wrap_memory(desc, static_cast<const float*>(values)); }
+memory view(const memory::desc& desc, const void* values) {
+  return wrap_memory(desc, static_cast<const float*>(values));
+}
 
 }  // namespace
 

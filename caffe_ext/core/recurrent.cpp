@@ -92,8 +92,8 @@ void RecurrentLayer::for_gates(const Units& units, const Body& body) const {
   for (int64_t gate = 0; gate < gates_; ++gate) body(gate * units.count, gate * hidden_ + units.begin);
 }
 
-// Steps whose W_x x are computed at once: so few that the gates are still in the core's cache when their steps come, but
-// enough rows for a product. A divisor of the number of steps.
+// Steps whose W_x x are computed at once: so few that the gates are still in the core's cache when their steps come,
+// but enough rows for a product. A divisor of the number of steps.
 int64_t RecurrentLayer::steps_at_once(int64_t width) const {
   constexpr int64_t kCached = 1 << 17, kFewest = 16;  // floats, rows
   int64_t most = std::clamp<int64_t>(kCached / (streams_ * width), 1, steps_);
@@ -105,7 +105,7 @@ void RecurrentLayer::plan() {
   const int threads = omp_get_max_threads();
   const Shape wanted = {steps_, streams_, threads};
   if (planned_ == wanted) return;
-  constexpr int64_t kVector = 16;       // units whose values are a cache line
+  constexpr int64_t kVector = 16;      // units whose values are a cache line
   constexpr int64_t kLeast = 1 << 17;  // multiply-adds in a step that are worth a thread
   const int64_t vectors = (hidden_ + kVector - 1) / kVector;
   const int64_t each = gates_ * hidden_ * (inputs_ + hidden_);

@@ -46,15 +46,15 @@ class RecurrentLayer : public Layer {
   RecurrentLayer(const Message& param, Phase phase, int gates, int states)
       : Layer(param, phase), gates_(gates), states_(states) {}
 
-  // From a_t, in `gates` (N × G / H × units), and state(k, t) to state(k, t + 1), for some of the units; what is left in
-  // `gates` comes to step_back. Threads call both side by side.
+  // From a_t, in `gates` (N × G / H × units), and state(k, t) to state(k, t + 1), for some of the units; what is left
+  // in `gates` comes to step_back. Threads call both side by side.
   virtual void step(int64_t t, const float* cont, Units units, float* gates) = 0;
   // Writes the gradient of a_t to `da`, which is like `gates`. `dh` (N × H) is that of h_t; `carried` (N × H for each
   // state but h) comes with that of state(k, t + 1) and leaves with that of state(k, t).
   virtual void step_back(int64_t t, const float* cont, Units units, const float* gates, const float* dh,
                          std::vector<std::vector<float>>& carried, float* da) = 0;
-  // From h of all steps to the first top; and from that one's diff, adding to the diffs of the type's own parameters, to
-  // its gradient of h (T × N × H).
+  // From h of all steps to the first top; and from that one's diff, adding to the diffs of the type's own parameters,
+  // to its gradient of h (T × N × H).
   virtual void output(Blob& top) = 0;
   virtual const float* output_back(const Blob& top) = 0;
   // Declares parameters of the type's own.
@@ -72,15 +72,15 @@ class RecurrentLayer : public Layer {
   // What one thread computes. Weights and gradients of a part have its units' rows only, gate by gate.
   struct Part {
     Units units;
-    int64_t width;                                      // of its gates: G / H × units
-    std::optional<Product> inputs, recurrent;           // W_x x of some steps, W_h h of one
+    int64_t width;                                       // of its gates: G / H × units
+    std::optional<Product> inputs, recurrent;            // W_x x of some steps, W_h h of one
     std::optional<Product> recurrent_back, inputs_back;  // their gradients
-    std::optional<Product> weights_x, weights_h;        // gradients of the weights, over all steps
-    uint64_t version_x = 0, version_h = 0;              // of the parameters that `inputs` and `recurrent` have packed
-    std::vector<float> gates, da;                       // T × N × width
-    std::vector<float> to_before[2];                    // N × H: da_t W_h of every other step
-    std::vector<float> bias, bias_sums;                 // and its gradient
-    std::vector<float> rows;  // of some parameter
+    std::optional<Product> weights_x, weights_h;         // gradients of the weights, over all steps
+    uint64_t version_x = 0, version_h = 0;               // of the parameters that `inputs` and `recurrent` have packed
+    std::vector<float> gates, da;                        // T × N × width
+    std::vector<float> to_before[2];                     // N × H: da_t W_h of every other step
+    std::vector<float> bias, bias_sums;                  // and its gradient
+    std::vector<float> rows;                             // of some parameter
   };
 
   int weights_h() const { return static_ ? 3 : 2; }

@@ -23,10 +23,9 @@ class Bfloat16InnerProduct {
 
   void forward(const Tensor& x, const Tensor& weights, const float* bias, Bfloat16Copies& copies, float* y) {
     const auto& pd = forward_pd_;
-    std::unordered_map<int, dnnl::memory> arguments = {
-        {DNNL_ARG_SRC, copies.get(x, pd.src_desc())},
-        {DNNL_ARG_WEIGHTS, weights_.get(weights, pd.weights_desc())},
-        {DNNL_ARG_DST, wrap_memory(pd.dst_desc(), y)}};
+    std::unordered_map<int, dnnl::memory> arguments = {{DNNL_ARG_SRC, copies.get(x, pd.src_desc())},
+                                                       {DNNL_ARG_WEIGHTS, weights_.get(weights, pd.weights_desc())},
+                                                       {DNNL_ARG_DST, wrap_memory(pd.dst_desc(), y)}};
     if (bias_) arguments[DNNL_ARG_BIAS] = wrap_memory(pd.bias_desc(), bias);
     execute(forward_, arguments);
   }
@@ -61,8 +60,9 @@ class Bfloat16InnerProduct {
 
   dnnl::inner_product_forward::primitive_desc describe() const {
     const dnnl::memory::desc bias = bias_ ? plain_desc({outputs_}) : dnnl::memory::desc();
-    return {dnnl_engine(),     dnnl::prop_kind::forward_training,         operand(inputs_),
-            any_desc({outputs_, inputs_}, Type::bf16), bias, plain_desc({rows_, outputs_})};
+    return {
+        dnnl_engine(), dnnl::prop_kind::forward_training, operand(inputs_), any_desc({outputs_, inputs_}, Type::bf16),
+        bias,          plain_desc({rows_, outputs_})};
   }
 
   const int64_t rows_, inputs_, outputs_;

@@ -29,8 +29,8 @@ class RNNLayer : public RecurrentLayer {
     }
   }
 
-  void step_back(int64_t t, const float*, Units units, const float*, const float* dh,
-                 std::vector<std::vector<float>>&, float* da) override {
+  void step_back(int64_t t, const float*, Units units, const float*, const float* dh, std::vector<std::vector<float>>&,
+                 float* da) override {
     for (int64_t n = 0; n < streams(); ++n) {
       const int64_t at = n * hidden() + units.begin;
       const float* h = state(0, t + 1) + at;
