@@ -49,8 +49,8 @@ class Net:
 
     Data layers that name a source read it, a batch before each pass; those without one are fed by the caller.
 
-    With `precision` "bf16" convolutions multiply in bfloat16 (8 bits of mantissa), which CPUs with
-    AMX do several times faster, and add up in float32; blobs, parameters and gradients are float32 all the same.
+    With `precision` "bf16" convolutions and large inner products multiply in bfloat16 (8 bits of mantissa), which CPUs
+    with AMX do several times faster, and add up in float32; blobs, parameters and gradients are float32 all the same.
     In float32 those with kernels of 3 or 5 and stride 1 save multiplications where that is faster (Winograd's
     algorithms); `winograd=False` computes all by their definition. The rounding errors of the former are some five
     times as large: 1e-6 of the results' root mean square, 4e-6 with kernels of 5.

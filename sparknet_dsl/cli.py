@@ -38,8 +38,8 @@ precision_option = click.option(
     type=click.Choice(["float32", "bf16"]),
     default="float32",
     show_default=True,
-    help="What convolutions multiply in; weights, sums and all other layers stay float32. bf16 is faster on "
-    "CPUs with AMX, slower on others, and refused on those without AVX-512.",
+    help="What convolutions and large inner products multiply in; weights, sums and all other layers stay float32. "
+    "bf16 is faster on CPUs with AMX, slower on others, and refused on those without AVX-512.",
 )
 
 memory_option = click.option(

@@ -1,5 +1,7 @@
 #include "core/recurrent.h"
 
+#include <omp.h>
+
 #include <algorithm>
 
 #include "core/error.h"
@@ -77,6 +79,119 @@ void RecurrentLayer::reshape(const Blobs& bottom, const Blobs& top) {
   streams_ = x[1];
 }
 
+template <typename Body>
+void RecurrentLayer::for_parts(const Body& body) {
+  parallel_for(static_cast<int64_t>(parts_.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(parts_[i]);
+  });
+}
+
+// Calls body(row of the part, row of the parameter) for each gate, where `units.count` rows begin.
+template <typename Body>
+void RecurrentLayer::for_gates(const Units& units, const Body& body) const {
+  for (int64_t gate = 0; gate < gates_; ++gate) body(gate * units.count, gate * hidden_ + units.begin);
+}
+
+// Steps whose W_x x are computed at once: so few that the gates are still in the core's cache when their steps come,
+// but enough rows for a product. A divisor of the number of steps.
+int64_t RecurrentLayer::steps_at_once(int64_t width) const {
+  constexpr int64_t kCached = 1 << 17, kFewest = 16;  // floats, rows
+  int64_t most = std::clamp<int64_t>(kCached / (streams_ * width), 1, steps_);
+  while (steps_ % most != 0) --most;
+  return most * streams_ < kFewest ? steps_ : most;
+}
+
+void RecurrentLayer::plan() {
+  const int threads = omp_get_max_threads();
+  const Shape wanted = {steps_, streams_, threads};
+  if (planned_ == wanted) return;
+  constexpr int64_t kVector = 16;      // units whose values are a cache line
+  constexpr int64_t kLeast = 1 << 17;  // multiply-adds in a step that are worth a thread
+  const int64_t vectors = (hidden_ + kVector - 1) / kVector;
+  const int64_t each = gates_ * hidden_ * (inputs_ + hidden_);
+  const int64_t most = std::max<int64_t>(streams_ * each / kLeast, 1);
+  const int64_t count = std::min({static_cast<int64_t>(threads), vectors, most});
+  at_once_ = steps_at_once((vectors + count - 1) / count * kVector * gates_);
+  parts_.clear();
+  for (int64_t i = 0; i < count; ++i) {
+    const auto from = [&](int64_t index) { return std::min(vectors * index / count * kVector, hidden_); };
+    Part part;
+    part.units = {from(i), from(i + 1) - from(i)};
+    part.width = gates_ * part.units.count;
+    Product::Form inputs{at_once_ * streams_, part.width, inputs_}, recurrent{streams_, part.width, hidden_};
+    inputs.packed = recurrent.packed = inputs.biased = recurrent.adds = true;
+    part.inputs.emplace(inputs);
+    part.recurrent.emplace(recurrent);
+    part.gates.resize(steps_ * streams_ * part.width);
+    parts_.push_back(std::move(part));
+  }
+  planned_ = wanted;
+}
+
+void RecurrentLayer::plan_back() {
+  const int64_t rows = steps_ * streams_;
+  for (Part& part : parts_) {
+    if (part.recurrent_back) continue;
+    Product::Form recurrent{streams_, hidden_, part.width}, inputs{rows, inputs_, part.width};
+    recurrent.packed = inputs.packed = true;
+    inputs.adds = &part != &parts_.front();
+    inputs.threads = omp_get_max_threads();
+    part.recurrent_back.emplace(recurrent);
+    part.inputs_back.emplace(inputs);
+    part.weights_x.emplace(Product::Form{part.width, inputs_, rows, 'T'});
+    part.weights_h.emplace(Product::Form{part.width, hidden_, rows, 'T'});
+    part.da.resize(rows * part.width);
+    for (auto& sums : part.to_before) sums.resize(streams_ * hidden_);
+  }
+}
+
+void RecurrentLayer::take_rows(Part& part, const float* parameter, int64_t columns) {
+  part.rows.resize(part.width * columns);
+  for_gates(part.units, [&](int64_t own, int64_t row) {
+    std::copy_n(parameter + row * columns, part.units.count * columns, part.rows.begin() + own * columns);
+  });
+}
+
+void RecurrentLayer::pack(Part& part) {
+  const auto take = [&](int index, int64_t columns, uint64_t& version, Product& product) {
+    const Tensor& weights = params[index]->data;
+    const uint64_t now = weights.version();
+    if (now != 0 && version == now) return;
+    take_rows(part, weights.read(), columns);
+    product.pack('T', part.rows.data());
+    version = now;
+  };
+  take(0, inputs_, part.version_x, *part.inputs);
+  take(weights_h(), hidden_, part.version_h, *part.recurrent);
+  take_rows(part, params[1]->data.read(), 1);
+  part.bias = part.rows;
+}
+
+// What does not depend on the state, for the next steps.
+void RecurrentLayer::begin_steps(Part& part, int64_t t, const float* x, const std::vector<float>& from_static) {
+  const int64_t row = t * streams_;
+  float* gates = part.gates.data() + row * part.width;
+  part.inputs->run(x + row * inputs_, nullptr, gates, part.bias.data());
+  if (!static_) return;
+  for (int64_t i = 0; i < at_once_ * streams_; ++i) {
+    for_gates(part.units, [&](int64_t own, int64_t column) {
+      const float* from = from_static.data() + i % streams_ * gates_ * hidden_ + column;
+      float* to = gates + i * part.width + own;
+      for (int64_t u = 0; u < part.units.count; ++u) to[u] += from[u];
+    });
+  }
+}
+
+void RecurrentLayer::carry(int64_t t, const float* cont, const Units& units) {
+  for (int64_t n = 0; n < streams_; ++n) {
+    const float on = cont[t * streams_ + n];
+    const int64_t at = n * hidden_ + units.begin;
+    const float* h = state(0, t) + at;
+    float* to = conted_.data() + t * streams_ * hidden_ + at;
+    for (int64_t i = 0; i < units.count; ++i) to[i] = on * h[i];
+  }
+}
+
 void RecurrentLayer::forward(const Blobs& bottom, const Blobs& top) {
   const int64_t width = gates_ * hidden_, size = streams_ * hidden_, rows = steps_ * streams_;
   if (rows == 0) return;
@@ -90,36 +205,29 @@ void RecurrentLayer::forward(const Blobs& bottom, const Blobs& top) {
       std::fill_n(states_[k].begin(), size, 0.0f);
     }
   }
-
-  // What does not depend on the state, for all steps at once.
-  gate_values_.resize(rows * width);
-  const float* bias = params[1]->data.read();
-  std::vector<float> constant(streams_ * width);
-  for (int64_t n = 0; n < streams_; ++n) std::copy_n(bias, width, constant.begin() + n * width);
+  std::vector<float> from_static;
   if (static_) {
-    multiply('N', 'T', streams_, width, static_inputs_, bottom[2]->data.read(), params[2]->data.read(), 1.0f,
-             constant.data());
+    from_static.resize(streams_ * width);
+    multiply('N', 'T', streams_, width, static_inputs_, bottom[2]->data.read(), params[2]->data.read(), 0.0f,
+             from_static.data());
   }
-  parallel_for(steps_, std::max<int64_t>(kElementGrain / (streams_ * width), 1), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) std::copy(constant.begin(), constant.end(), gate_values(t));
-  });
-  multiply('N', 'T', rows, width, inputs_, bottom[0]->data.read(), params[0]->data.read(), 1.0f, gate_values(0));
 
+  plan();
   conted_.resize(rows * hidden_);
-  const float* cont = bottom[1]->data.read();
-  // A step's few rows times the transpose are faster where that lies as such.
-  const dnnl::memory::desc transposed({width, hidden_}, dnnl::memory::data_type::f32, dnnl::memory::format_tag::ba);
-  const dnnl::memory copy = weights_.get(params[weights_h()]->data, transposed);
-  const auto* weights = static_cast<const float*>(copy.get_data_handle());
+  const float *x = bottom[0]->data.read(), *cont = bottom[1]->data.read();
+  for (const auto& blob : params) blob->data.read();  // row-major from here on, for all threads
+  for_parts([&](Part& part) {
+    pack(part);
+    carry(0, cont, part.units);
+  });
   for (int64_t t = 0; t < steps_; ++t) {
-    const float* h = state(0, t);
-    float* conted = conted_.data() + t * size;
-    for (int64_t n = 0; n < streams_; ++n) {
-      const float on = cont[t * streams_ + n];
-      for (int64_t i = n * hidden_; i < (n + 1) * hidden_; ++i) conted[i] = on * h[i];
-    }
-    multiply('N', 'N', streams_, width, hidden_, conted, weights, 1.0f, gate_values(t));
-    step(t, cont + t * streams_);
+    for_parts([&](Part& part) {
+      if (t % at_once_ == 0) begin_steps(part, t, x, from_static);
+      float* gates = part.gates.data() + t * streams_ * part.width;
+      part.recurrent->run(conted_.data() + t * size, nullptr, gates);
+      step(t, cont + t * streams_, part.units, gates);
+      if (t + 1 < steps_) carry(t + 1, cont, part.units);
+    });
   }
   forwarded_ = true;
 
@@ -143,40 +251,98 @@ void RecurrentLayer::backward(const Blobs& top, const std::vector<bool>& propaga
   if (rows == 0) return;
   if (!forwarded_) fail(ErrorKind::kState, "backward needs a forward pass before it");
 
-  dh_.resize(rows * hidden_);
-  da_.resize(rows * width);
-  float *dh = dh_.data(), *da = da_.data();
-  output_back(*top[0], dh);
-  std::vector<float> from_next(size);
+  plan_back();
+  const float *weights = params[weights_h()]->data.read(), *cont = bottom[1]->data.read();
+  for_parts([&](Part& part) {
+    take_rows(part, weights, hidden_);
+    part.recurrent_back->pack('N', part.rows.data());
+    part.bias_sums.assign(part.width, 0.0f);
+  });
+  const float* from_top = output_back(*top[0]);
+  std::vector<float> dh(size);
   std::vector<std::vector<float>> carried(states_.size() - 1, std::vector<float>(size));
-  const float* cont = bottom[1]->data.read();
-  const float* weights = params[weights_h()]->data.read();
   for (int64_t t = steps_ - 1; t >= 0; --t) {
-    float* da_t = da + t * streams_ * width;
-    step_back(t, cont + t * streams_, dh + t * size, carried, da_t);
-    if (t == 0) break;
-    multiply('N', 'N', streams_, hidden_, width, da_t, weights, 0.0f, from_next.data());
-    float* before = dh + (t - 1) * size;
-    for (int64_t n = 0; n < streams_; ++n) {
-      const float on = cont[t * streams_ + n];
-      for (int64_t i = n * hidden_; i < (n + 1) * hidden_; ++i) before[i] += on * from_next[i];
-    }
+    for_parts([&](Part& part) {
+      const Units units = part.units;
+      for (int64_t n = 0; n < streams_; ++n) {
+        const int64_t at = n * hidden_ + units.begin;
+        std::copy_n(from_top + t * size + at, units.count, dh.begin() + at);
+        if (t + 1 == steps_) continue;
+        const float on = cont[(t + 1) * streams_ + n];
+        for (const Part& each : parts_) {
+          const float* sums = each.to_before[t % 2].data() + at;
+          for (int64_t i = 0; i < units.count; ++i) dh[at + i] += on * sums[i];
+        }
+      }
+      const int64_t first = t * streams_ * part.width;
+      float* da = part.da.data() + first;
+      step_back(t, cont + t * streams_, units, part.gates.data() + first, dh.data(), carried, da);
+      for (int64_t n = 0; n < streams_; ++n) {
+        for (int64_t i = 0; i < part.width; ++i) part.bias_sums[i] += da[n * part.width + i];
+      }
+      // Others still read what the step before has written.
+      if (t > 0) part.recurrent_back->run(da, nullptr, part.to_before[1 - t % 2].data());
+    });
   }
 
-  const auto add_product = [&](int index, int64_t over, const float* gradient, const float* input, int64_t inputs) {
-    if (!param_gradient[index]) return;
-    multiply('T', 'N', width, inputs, over, gradient, input, 1.0f, params[index]->diff.write());
+  struct Target {
+    float* values = nullptr;
+    bool fresh = false;
   };
-  add_product(0, rows, da, bottom[0]->data.read(), inputs_);
-  if (param_gradient[1]) add_column_sums(da, rows, width, params[1]->diff.write());
-  add_product(weights_h(), rows, da, conted_.data(), hidden_);
+  const auto target = [&](int index) {
+    Tensor& diff = params[index]->diff;
+    if (!param_gradient[index]) return Target();
+    const bool fresh = diff.is_zero();
+    return Target{fresh ? diff.overwrite() : diff.write(), fresh};
+  };
+  const Target dw_x = target(0), db = target(1), dw_h = target(weights_h());
+  const float* x = bottom[0]->data.read();
+  for_parts([&](Part& part) {
+    const auto add = [&](const Target& to, const float* from, int64_t columns) {
+      for_gates(part.units, [&](int64_t own, int64_t row) {
+        const float* values = from + own * columns;
+        float* sums = to.values + row * columns;
+        const int64_t count = part.units.count * columns;
+        if (to.fresh) {
+          std::copy_n(values, count, sums);
+        } else {
+          for (int64_t i = 0; i < count; ++i) sums[i] += values[i];
+        }
+      });
+    };
+    const auto add_product = [&](const Product& product, const Target& to, const float* input, int64_t columns) {
+      if (to.values == nullptr) return;
+      part.rows.resize(part.width * columns);
+      product.run(part.da.data(), input, part.rows.data());
+      add(to, part.rows.data(), columns);
+    };
+    add_product(*part.weights_x, dw_x, x, inputs_);
+    add_product(*part.weights_h, dw_h, conted_.data(), hidden_);
+    if (db.values != nullptr) add(db, part.bias_sums.data(), 1);
+  });
   if (propagate_down[0]) {
-    multiply('N', 'N', rows, inputs_, width, da, params[0]->data.read(), 0.0f, bottom[0]->diff.overwrite());
+    float* dx = bottom[0]->diff.overwrite();
+    for (Part& part : parts_) {
+      take_rows(part, params[0]->data.read(), inputs_);
+      part.inputs_back->pack('N', part.rows.data());
+      part.inputs_back->run(part.da.data(), nullptr, dx);
+    }
   }
   if (!static_) return;
   std::vector<float> sums(streams_ * width);
-  add_column_sums(da, steps_, streams_ * width, sums.data());
-  add_product(2, streams_, sums.data(), bottom[2]->data.read(), static_inputs_);
+  for (const Part& part : parts_) {
+    for (int64_t row = 0; row < rows; ++row) {
+      for_gates(part.units, [&](int64_t own, int64_t column) {
+        const float* from = part.da.data() + row * part.width + own;
+        float* to = sums.data() + row % streams_ * width + column;
+        for (int64_t i = 0; i < part.units.count; ++i) to[i] += from[i];
+      });
+    }
+  }
+  if (param_gradient[2]) {
+    multiply('T', 'N', width, static_inputs_, streams_, sums.data(), bottom[2]->data.read(), 1.0f,
+             params[2]->diff.write());
+  }
   if (propagate_down[2]) {
     multiply('N', 'N', streams_, static_inputs_, width, sums.data(), params[2]->data.read(), 0.0f,
              bottom[2]->diff.overwrite());

@@ -54,37 +54,33 @@ class LSTMLayer : public RecurrentLayer {
   LSTMLayer(const Message& param, Phase phase) : RecurrentLayer(param, phase, kGates, 2) {}
 
  protected:
-  void step(int64_t t, const float* cont) override {
-    float *gates = gate_values(t), *c = state(1, t + 1), *h = state(0, t + 1);
-    const float* c_before = state(1, t);
-    for_streams([=, units = hidden()](int64_t n) {
-      cell_step(units, cont[n], gates + n * kGates * units, c_before + n * units, c + n * units, h + n * units);
-    });
+  void step(int64_t t, const float* cont, Units units, float* gates) override {
+    for (int64_t n = 0; n < streams(); ++n) {
+      const int64_t at = n * hidden() + units.begin;
+      cell_step(units.count, cont[n], gates + n * kGates * units.count, state(1, t) + at, state(1, t + 1) + at,
+                state(0, t + 1) + at);
+    }
   }
 
-  void step_back(int64_t t, const float* cont, const float* dh, std::vector<std::vector<float>>& carried,
-                 float* da) override {
-    const float *gates = gate_values(t), *c = state(1, t + 1), *c_before = state(1, t);
-    float* dc = carried[0].data();
-    for_streams([=, units = hidden()](int64_t n) {
-      const int64_t at = n * units;
-      cell_step_back(units, cont[n], gates + kGates * at, c_before + at, c + at, dh + at, dc + at, da + kGates * at);
-    });
+  void step_back(int64_t t, const float* cont, Units units, const float* gates, const float* dh,
+                 std::vector<std::vector<float>>& carried, float* da) override {
+    for (int64_t n = 0; n < streams(); ++n) {
+      const int64_t at = n * hidden() + units.begin, first = n * kGates * units.count;
+      cell_step_back(units.count, cont[n], gates + first, state(1, t) + at, state(1, t + 1) + at, dh + at,
+                     carried[0].data() + at, da + first);
+    }
   }
 
-  void output(Blob& top) override { std::copy_n(state(0, 1), top.count(), top.data.overwrite()); }
-  void output_back(const Blob& top, float* dh) override { std::copy_n(top.diff.read(), top.count(), dh); }
+  void output(Blob& top) override {
+    const float* from = state(0, 1);
+    float* to = top.data.overwrite();
+    parallel_for(top.count(), kElementGrain,
+                 [=](int64_t begin, int64_t end) { std::copy(from + begin, from + end, to + begin); });
+  }
+  const float* output_back(const Blob& top) override { return top.diff.read(); }
 
  private:
   static constexpr int kGates = 4;
-
-  template <typename Body>
-  void for_streams(const Body& body) const {
-    constexpr int64_t kGrain = kElementGrain / 8;  // a unit costs five exponentials
-    parallel_for(streams(), std::max<int64_t>(kGrain / hidden(), 1), [&](int64_t begin, int64_t end) {
-      for (int64_t n = begin; n < end; ++n) body(n);
-    });
-  }
 };
 
 REGISTER_LAYER(LSTMLayer, LayerSpec("LSTM", "long short-term memory over sequences")

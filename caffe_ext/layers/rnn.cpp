@@ -22,10 +22,20 @@ class RNNLayer : public RecurrentLayer {
     add_param({hidden()}, fields.message("bias_filler"));
   }
 
-  void step(int64_t t, const float*) override { squash(gate_values(t), state(0, t + 1), streams() * hidden()); }
+  void step(int64_t t, const float*, Units units, float* gates) override {
+    for (int64_t n = 0; n < streams(); ++n) {
+      float* h = state(0, t + 1) + n * hidden() + units.begin;
+      for (int64_t i = 0; i < units.count; ++i) h[i] = fast_tanh(gates[n * units.count + i]);
+    }
+  }
 
-  void step_back(int64_t t, const float*, const float* dh, std::vector<std::vector<float>>&, float* da) override {
-    unsquash(state(0, t + 1), dh, da, streams() * hidden());
+  void step_back(int64_t t, const float*, Units units, const float*, const float* dh, std::vector<std::vector<float>>&,
+                 float* da) override {
+    for (int64_t n = 0; n < streams(); ++n) {
+      const int64_t at = n * hidden() + units.begin;
+      const float* h = state(0, t + 1) + at;
+      for (int64_t i = 0; i < units.count; ++i) da[n * units.count + i] = dh[at + i] * (1.0f - h[i] * h[i]);
+    }
   }
 
   void output(Blob& top) override {
@@ -34,38 +44,30 @@ class RNNLayer : public RecurrentLayer {
     const int64_t rows = steps() * streams();
     for (int64_t row = 0; row < rows; ++row) std::copy_n(bias, hidden(), outputs_.begin() + row * hidden());
     multiply('N', 'T', rows, hidden(), hidden(), state(0, 1), params[own_params()]->data.read(), 1.0f, outputs_.data());
-    squash(outputs_.data(), outputs_.data(), top.count());
+    parallel_for(top.count(), kElementGrain / 4, [this](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) outputs_[i] = fast_tanh(outputs_[i]);
+    });
     std::copy(outputs_.begin(), outputs_.end(), top.data.overwrite());
   }
 
-  void output_back(const Blob& top, float* dh) override {
+  const float* output_back(const Blob& top) override {
     const int weights = own_params();
     const int64_t rows = steps() * streams();
+    const float* gradient = top.diff.read();
     std::vector<float> da(top.count());
-    unsquash(outputs_.data(), top.diff.read(), da.data(), top.count());
+    for (int64_t i = 0; i < top.count(); ++i) da[i] = gradient[i] * (1.0f - outputs_[i] * outputs_[i]);
     if (param_gradient[weights]) {
       multiply('T', 'N', hidden(), hidden(), rows, da.data(), state(0, 1), 1.0f, params[weights]->diff.write());
     }
     if (param_gradient[weights + 1]) add_column_sums(da.data(), rows, hidden(), params[weights + 1]->diff.write());
-    multiply('N', 'N', rows, hidden(), hidden(), da.data(), params[weights]->data.read(), 0.0f, dh);
+    dh_.resize(top.count());
+    multiply('N', 'N', rows, hidden(), hidden(), da.data(), params[weights]->data.read(), 0.0f, dh_.data());
+    return dh_.data();
   }
 
  private:
-  // to = tanh(from).
-  static void squash(const float* from, float* to, int64_t count) {
-    parallel_for(count, kElementGrain / 4, [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) to[i] = fast_tanh(from[i]);
-    });
-  }
-
-  // The gradient of tanh's argument, from its value and that one's gradient.
-  static void unsquash(const float* value, const float* gradient, float* to, int64_t count) {
-    parallel_for(count, kElementGrain, [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) to[i] = gradient[i] * (1.0f - value[i] * value[i]);
-    });
-  }
-
   std::vector<float> outputs_;  // of the last forward pass: somebody may work in place on the top
+  std::vector<float> dh_;
 };
 
 REGISTER_LAYER(RNNLayer, LayerSpec("RNN", "simple recurrent network over sequences")

@@ -99,6 +99,74 @@ def test_depthwise_ones_stay_in_float32(kind: str) -> None:
         assert near(ours, theirs)
 
 
+def inner_product(shape: tuple[int, ...], fields: str) -> caffe_pb2.NetParameter:
+    return message_of(f'type: "InnerProduct" inner_product_param {{ {fields} {FILLERS} }}', shape, force=True)
+
+
+@needs_bf16
+@pytest.mark.parametrize(
+    ("shape", "fields"),
+    [
+        ((32, 1024), "num_output: 512"),
+        ((33, 7, 75), "num_output: 1001 bias_term: false"),
+        ((4, 10, 1024), "num_output: 512 axis: 2"),
+    ],
+)
+def test_large_inner_products_round_their_operands(shape: tuple[int, ...], fields: str) -> None:
+    message = inner_product(shape, fields)
+    bottom, gradient, weights, *bias = operands(message)
+    got = computed(message, "bf16", bottom, gradient, weights, *bias)
+    want = computed(message, "float32", rounded(bottom), rounded(gradient), rounded(weights), *bias)
+    full = computed(message, "float32", bottom, gradient, weights, *bias)
+    want[3:] = full[3:]  # the bias's gradient is a sum of values that were not rounded
+    for name, ours, theirs, exact in zip(("top", "bottom", "weights", "bias"), got, want, full, strict=False):
+        assert near(ours, theirs), name
+        assert name == "bias" or not near(ours, exact), name
+
+
+@needs_bf16
+@pytest.mark.parametrize(
+    ("shape", "fields"),
+    [
+        ((32, 1024), "num_output: 511"),
+        ((31, 1024), "num_output: 512"),
+        ((32, 1024), "num_output: 512 transpose: true"),
+    ],
+)
+def test_inner_products_that_gain_nothing_stay_in_float32(shape: tuple[int, ...], fields: str) -> None:
+    message = inner_product(shape, fields)
+    values = operands(message)
+    for ours, theirs in zip(computed(message, "bf16", *values), computed(message, "float32", *values), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+@needs_bf16
+def test_inner_products_add_up_gradients_and_follow_their_weights() -> None:
+    net = caffe_ext.Net(inner_product((32, 1024), "num_output: 512"), caffe_ext.TRAIN, precision="bf16")
+    weights, _ = net.params["l"]
+    net.blobs["x0"].data[...] = RNG.standard_normal((32, 1024))
+    first = net.forward()["y"].copy()
+    gradient = RNG.standard_normal(first.shape)
+    net.backward(y=gradient)
+    once = weights.diff.copy()
+    net.backward(y=gradient)
+    np.testing.assert_allclose(weights.diff, 2 * once, rtol=1e-5, atol=1e-4)
+    weights.data[...] *= 2  # a power of two, so that the rounded values double
+    bias = net.params["l"][1].data
+    np.testing.assert_allclose(net.forward()["y"] - bias, 2 * (first - bias), rtol=1e-4, atol=1e-3)
+
+
+@needs_bf16
+def test_a_single_row_is_multiplied_in_bfloat16_where_nothing_is_trained() -> None:
+    message = inner_product((1, 1024), "num_output: 512")
+    net, exact = (caffe_ext.Net(message, caffe_ext.TEST, precision=each) for each in ("bf16", "float32"))
+    x, weights, bias = (RNG.standard_normal(shape).astype(np.float32) for shape in ((1, 1024), (512, 1024), (512,)))
+    for each, values in ((net, (weights, bias)), (exact, (rounded(weights), bias))):
+        for blob, value in zip(each.params["l"], values, strict=True):
+            blob.data[...] = value
+    assert near(net.forward(x0=x)["y"], exact.forward(x0=rounded(x))["y"])
+
+
 @needs_bf16
 def test_a_bottom_that_changed_is_rounded_anew() -> None:
     message = message_of(layer("Convolution", "num_output: 5 kernel_size: 3"), (2, 4, 6, 6))
