@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import EngineError
 from ..proto import caffe_pb2
@@ -225,6 +226,18 @@ class Net:
     def flat_diff(self) -> Array:
         """The gradients of `flat_data`: a live view."""
         return self._native.flat_diff
+
+    @property
+    def statistics(self) -> npt.NDArray[np.intp]:
+        """Positions in `flat_data` of the statistics of BatchNorm and BN: forward passes move them, no solver does."""
+        keeping = {name for name, layer in self.layer_dict.items() if layer.type in ("BatchNorm", "BN")}
+        ranges, start = [np.empty(0, np.intp)], 0
+        for name, _, shape, lr_mult, _ in self._native.learnable():
+            count = math.prod(shape)
+            if name in keeping and lr_mult == 0:
+                ranges.append(np.arange(start, start + count, dtype=np.intp))
+            start += count
+        return np.concatenate(ranges)
 
     def copy_from(self, path: str | os.PathLike[str]) -> None:
         """Copies the weights in the file `path` into the layers of the same names; other layers stay as they are.
