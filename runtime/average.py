@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 Real = TypeVar("Real", bound=np.floating[Any])
+# What becomes of the solvers' histories: AVERAGE: as of the weights; LOCAL: each partition keeps its own, as in
+# SparkNet; RESET: none, every round starts from zero.
 Momentum = Literal["AVERAGE", "LOCAL", "RESET"]
 
 
@@ -28,16 +30,3 @@ def mean(arrays: Sequence[npt.NDArray[Real]], weights: Sequence[float] | None = 
             total += array * array.dtype.type(weight)
         total /= total.dtype.type(sum(weights))
     return total
-
-
-def next_histories(histories: Sequence[Array], momentum: Momentum) -> tuple[Array, ...]:
-    """The solver histories (momentum) that the workers start the next round with, from those they ended this one with.
-
-    AVERAGE: one for all, the mean. LOCAL: each partition's own, as in SparkNet. RESET: none, every worker starts from
-    zero.
-    """
-    if momentum == "RESET":
-        return ()
-    if momentum == "LOCAL":
-        return tuple(histories)
-    return (mean(histories),)

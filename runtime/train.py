@@ -8,21 +8,23 @@ import dataclasses
 import math
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from .. import caffe_ext
 from . import checkpoint, worker
-from .average import mean, next_histories
+from .average import mean
 from .checkpoint import State
 from .config import RunConfig
-from .events import Emit, Round, Snapshot, Start, Test
+from .events import Again, Emit, Round, Snapshot, Start, Test
+from .exchange import Exchange, Mean
 from .means import Means
 from .plan import Plan, checkpoint_name, phase_net, plain_solver
+from .shuffle import Shuffle
 from .signals import uninterrupted
-from .spark import Cluster, Own, Rows, SparkContext
-from .worker import Job, Tested, Trained
+from .spark import Cluster, Rows, SparkContext
+from .worker import Figures, Job, Tested
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +78,12 @@ def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None 
         batch = solver.net.blobs[job.train[0].top].shape[0] * max(1, solver.param.iter_size)
         notes = (*plan.notes, *means.notes, *started)
         emit(_start(plan, config, cluster, state, rounds, batch, notes))
-        loop = _Loop(cluster, job, solver, config, rows, tests, emit, checkpoint_name(plan.solver, plan.name), state)
+        exchange = Shuffle(cluster, rows, Mean(job, config.momentum))
+        name = checkpoint_name(plan.solver, plan.name)
+        loop = _Loop(cluster, job, exchange, solver, config, rounds, tests, emit, name, state)
         with loop.kept():
             while loop.state.round < rounds:
-                loop.round(rounds)
+                loop.leg()
                 last = loop.state.round == rounds
                 if tests and (last or (config.test_every and loop.state.round % config.test_every == 0)):
                     loop.test()
@@ -97,9 +101,10 @@ class _Loop:
         self,
         cluster: Cluster,
         job: Job,
+        exchange: Exchange,
         solver: caffe_ext.Solver,
         config: RunConfig,
-        rows: Rows,
+        rounds: int,
         tests: Rows | None,
         emit: Emit,
         name: str,
@@ -107,56 +112,54 @@ class _Loop:
     ) -> None:
         self.cluster = cluster
         self.job = job
+        self.exchange = exchange
         self.solver = solver
         self.config = config
-        self.rows = rows
+        self.rounds = rounds
         self.tests = tests
         self.emit = emit
         self.name = name
         self.state = state
         self.metrics: dict[str, float] = {}
         self.files: tuple[pathlib.Path, ...] = ()
-        self._saved = state.round
+        self._saved = self._round = state.round
+        self._iteration = state.iteration
 
-    def round(self, rounds: int) -> None:
-        """Broadcasts the state, trains tau steps on every partition and averages."""
-        state, config = self.state, self.config
-        steps = config.tau
+    def leg(self) -> None:
+        """Trains until the weights are wanted here, for a test, for a snapshot or at the end, or a part of the way."""
+        config = self.config
+        every = (config.test_every if self.tests else 0, config.snapshot_every)
+        until = min(self.rounds, *((self.state.round // n + 1) * n for n in every if n))
+        steps = [config.tau] * (until - self.state.round)
         if config.max_iter is not None:
-            steps = min(steps, config.max_iter - state.iteration)
-        started = time.perf_counter()
-        history = Own(state.histories or (None,))
-        done: list[Trained] = self.cluster.each(
-            self.rows,
-            worker.train_round,
-            self.job,
-            state.weights,
-            history,
-            state.round,
-            state.iteration,
-            steps,
-        )
-        histories = tuple(result.history for result in done if result.history is not None)
-        self.state = State(
-            round=state.round + 1,
-            iteration=state.iteration + steps,
-            weights=mean([result.weights for result in done]),
-            histories=next_histories(histories, config.momentum),
-        )
-        seconds = time.perf_counter() - started
-        self.solver.iter = self.state.iteration - 1
+            steps[-1] = min(steps[-1], config.max_iter - self.state.iteration - sum(steps[:-1]))
+        self.exchange.leg(self.state, steps, self)
+
+    def trained(self, done: Sequence[Figures], seconds: float) -> None:
+        """A round is over."""
+        self._round += 1
+        self._iteration += len(done[0].losses)
+        self.solver.iter = self._iteration - 1
         self.emit(
             Round(
-                round=self.state.round,
-                rounds=rounds,
-                iteration=self.state.iteration,
-                loss=float(np.mean([result.losses for result in done])),
+                round=self._round,
+                rounds=self.rounds,
+                iteration=self._iteration,
+                loss=float(np.mean([each.losses for each in done])),
                 rate=self.solver.lr,
-                rows=sum(result.rows for result in done),
+                rows=sum(each.rows for each in done),
                 seconds=seconds,
-                averaging=max(0.0, 1 - max(result.seconds for result in done) / seconds),
+                averaging=max(0.0, 1 - max(each.seconds for each in done) / seconds),
             )
         )
+
+    def reached(self, state: State) -> None:
+        """The weights of a whole round are here."""
+        self.state = state
+
+    def again(self, reason: str) -> None:
+        """Rounds since the last state are run again."""
+        self.emit(Again(round=self.state.round, iteration=self.state.iteration, reason=reason))
 
     def test(self) -> None:
         """Computes the metrics of the averaged weights over the whole test set."""
