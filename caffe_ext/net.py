@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import EngineError
 from ..proto import caffe_pb2
@@ -228,16 +227,18 @@ class Net:
         return self._native.flat_diff
 
     @property
-    def statistics(self) -> npt.NDArray[np.intp]:
-        """Positions in `flat_data` of the statistics of BatchNorm and BN: forward passes move them, no solver does."""
+    def statistics(self) -> tuple[tuple[int, int], ...]:
+        """Where in `flat_data` BatchNorm's and BN's statistics lie, begin and end: a forward pass moves them, no solver."""
         keeping = {name for name, layer in self.layer_dict.items() if layer.type in ("BatchNorm", "BN")}
-        ranges, start = [np.empty(0, np.intp)], 0
+        ranges: list[tuple[int, int]] = []
+        start = 0
         for name, _, shape, lr_mult, _ in self._native.learnable():
-            count = math.prod(shape)
+            end = start + math.prod(shape)
             if name in keeping and lr_mult == 0:
-                ranges.append(np.arange(start, start + count, dtype=np.intp))
-            start += count
-        return np.concatenate(ranges)
+                begin = ranges.pop()[0] if ranges and ranges[-1][1] == start else start
+                ranges.append((begin, end))
+            start = end
+        return tuple(ranges)
 
     def copy_from(self, path: str | os.PathLike[str]) -> None:
         """Copies the weights in the file `path` into the layers of the same names; other layers stay as they are.

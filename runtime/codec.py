@@ -22,9 +22,8 @@ import numpy.typing as npt
 from ..errors import DivergedError
 from .average import Array
 
-Exchange = Literal["float32", "bf16", "int8"]
+Format = Literal["float32", "bf16", "int8"]
 Bytes = npt.NDArray[np.uint8]
-Positions = npt.NDArray[np.intp]
 
 # Values that share a step.
 BLOCK = 256
@@ -116,37 +115,19 @@ class _Int8:
             np.multiply(part[:, _SCALE:].view(np.int8), part[:, :_SCALE].view("<f4"), out=block)
 
 
-CODECS: dict[Exchange, Codec] = {"float32": _Float32(), "bf16": _Bf16(), "int8": _Int8()}
+CODECS: dict[Format, Codec] = {"float32": _Float32(), "bf16": _Bf16(), "int8": _Int8()}
 
 
-def packed_size(codec: Codec, count: int, exact: Positions | None = None) -> int:
-    """Bytes of the message that `pack` makes of `count` values."""
-    return codec.size(count) + (4 * exact.size if exact is not None and codec.relative else 0)
-
-
-def pack(
-    codec: Codec,
-    values: Array,
-    common: Array,
-    residual: Array | None = None,
-    exact: Positions | None = None,
-    out: Bytes | None = None,
-) -> Bytes:
+def pack(codec: Codec, values: Array, common: Array, residual: Array | None = None) -> Bytes:
     """The message from which those who have `common` get `values`, all flat and of one size, or nearly so.
 
-    residual  with `codec.feedback`, what earlier messages lost, zeros at first; it is added, and becomes what this one
-              loses
-    exact     positions of values that arrive as they are, whatever the format: they follow the others in float32
-    out       the memory for the message, where given
-
-    Raises DivergedError where a change is not finite.
+    residual: with `codec.feedback`, what earlier messages lost, zeros at first; it is added, and becomes what this one
+    loses. Raises DivergedError where a change is not finite.
     """
-    message = np.empty(packed_size(codec, values.size, exact), np.uint8) if out is None else out
+    message = np.empty(codec.size(values.size), np.uint8)
     if not codec.relative:
         codec.encode(values, message)
         return message
-    if exact is not None:
-        message[codec.size(values.size) :].view("<f4")[...] = values[exact]
     change = np.empty(min(CHUNK, values.size), np.float32)
     sent = np.empty_like(change)
     for start in range(0, values.size, CHUNK):
@@ -166,8 +147,8 @@ def pack(
     return message
 
 
-def unpack(codec: Codec, message: Bytes, common: Array, out: Array, exact: Positions | None = None) -> None:
-    """Writes what `pack` made a message of, with this `common` and `exact`, to `out`, which may be `common`."""
+def unpack(codec: Codec, message: Bytes, common: Array, out: Array) -> None:
+    """Writes to `out`, which may be `common`, the values of a message that `pack` made with the same `common`."""
     if not codec.relative:
         codec.decode(message, out)
         return
@@ -177,8 +158,6 @@ def unpack(codec: Codec, message: Bytes, common: Array, out: Array, exact: Posit
         some = change[: part.stop - start]
         codec.decode(_message_part(codec, message, part), some)
         np.add(common[part], some, out=out[part])
-    if exact is not None:
-        out[exact] = message[codec.size(out.size) :].view("<f4")
 
 
 def _message_part(codec: Codec, message: Bytes, part: slice) -> Bytes:

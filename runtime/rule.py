@@ -1,196 +1,193 @@
-"""The rule of averaging: what becomes of the workers' arrays, and of those they have in common, when a round ends.
+"""The rule of averaging: what becomes of the workers' arrays when a round ends. It knows nothing of how they travel.
 
-Arrays go by name, all of them flat float32. In common are
+    rule.share    (driver)   a State as arrays that all workers start from, and arrays of each one's own
+    rule.train    (worker)   a round of training: what the worker gives to the average, and its own next arrays
+    rule.receive  (anywhere) what was given as arrays to add up
+    the exchange             their weighted mean over the workers, summed in the partitions' order
+    rule.settle   (anywhere) from what all started with, and the means, to what all start the next round with
+    rule.state    (driver)   the arrays as a State again
 
-    weights    what the workers begin a round with; with `moving_rate` the centre that they are pulled to
-    history    momentum AVERAGE: the solver's history
-    velocity   outer_momentum: that of the outer optimiser
+Arrays are flat and in a fixed order, which `shared` and `own` name:
 
-and a worker has of its own
-
-    weights    with `moving_rate`: those that it goes on with
-    history    momentum LOCAL
-    residual, history_residual   what its messages in `exchange` have lost so far
-
-An array that is not there yet counts as zeros, a worker's weights as those in common. All is elementwise: the same
-functions may be applied to whole arrays by a driver, to its slice by each member of a ring, or by all to all, with the
-same bits.
+    weights      what the workers start from; with elastic averaging the centre, and each worker's own
+    history      the solver's: shared with momentum AVERAGE, each worker's own with LOCAL
+    statistics   BatchNorm's, which are parts of the weights, apart: they take the mean whatever becomes of the others,
+                 and travel in float32. An outer step or a rounded message might make a variance negative.
+    velocity     the outer optimiser's; of the weights' length
+    residual, history_residual: what a worker's messages have lost so far
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from ..errors import UsageError
-from .average import Array, Momentum, mean
-from .codec import CHUNK, CODECS, Exchange, Positions, pack, unpack
+from . import worker
+from .average import Array
+from .averaging import Averaging, moved_centre, outer_step, pulled, residual_of
+from .checkpoint import State
+from .codec import CODECS, pack, unpack
+from .shards import Shard
+from .worker import Figures, Job, Trained
 
-Weighting = Literal["EQUAL", "ROWS"]
-Arrays = Mapping[str, Array]
+Arrays = tuple[Array, ...]
+# Arrays, or messages in their place.
+Given = tuple[npt.NDArray[np.float32] | npt.NDArray[np.uint8], ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Standing:
-    """The arrays between two rounds: those in common, and each worker's own (() while none has any)."""
+class Turn:
+    """What a worker has after a round of training.
 
-    common: dict[str, Array]
-    own: tuple[dict[str, Array], ...] = ()
+    give         what it gives to the mean, of the same lengths in every worker; the exchange may overwrite it
+    weight       of this worker's arrays in the mean
+    own          what this partition alone goes on with
+    figures      for the driver
+    """
 
-    def of(self, worker: int) -> dict[str, Array]:
-        """The worker's own arrays."""
-        return self.own[worker] if self.own else {}
+    give: Given
+    weight: float
+    own: Arrays
+    figures: Figures
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How the workers' arrays are averaged; raises UsageError for settings that make no sense.
+    """Goes to the workers pickled, and keeps nothing itself.
 
-    weighting      EQUAL: each worker counts the same; ROWS: as many times as its partition has rows
-    momentum       of the solver's history: AVERAGE with the weights, LOCAL each worker goes on with its own, RESET zero
-    outer_rate, outer_momentum, outer_nesterov: SGD on the averaged change, as in DiLoCo; 1 and 0 take the mean as it is
-    moving_rate    of the centre in elastic averaging (EASGD's beta); 0: no elastic averaging, all take the mean
-    exchange       the format in which weights (and, with momentum AVERAGE, history) travel
+    workers, rows   partitions, and the rows of all of them
+    history         length of a solver's history
+    statistics      where they lie in the weights: ranges, each its begin and its end
     """
 
-    weighting: Weighting = "EQUAL"
-    momentum: Momentum = "AVERAGE"
-    outer_rate: float = 1.0
-    outer_momentum: float = 0.0
-    outer_nesterov: bool = True
-    moving_rate: float = 0.0
-    exchange: Exchange = "float32"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.outer_rate < np.inf:
-            raise UsageError(f"outer_rate {self.outer_rate}: a number above 0 is wanted; 1 is the plain mean")
-        if not 0 <= self.outer_momentum < 1:
-            raise UsageError(f"outer_momentum {self.outer_momentum}: a number from 0 to below 1 is wanted")
-        if not 0 <= self.moving_rate <= 1:
-            raise UsageError(f"moving_rate {self.moving_rate}: a number from 0 to 1 is wanted; 0.9 is usual")
-        if self.moving_rate and self.outer:
-            raise UsageError(
-                "moving_rate (elastic averaging) and outer_rate, outer_momentum (an outer optimiser) are two rules: "
-                "give one of them"
-            )
-        if self.moving_rate and self.exchange != "float32":
-            raise UsageError(
-                f"elastic averaging keeps every worker's weights, which {self.exchange} would blur: leave out "
-                "exchange, or moving_rate"
-            )
+    job: Job
+    averaging: Averaging
+    workers: int
+    rows: int
+    history: int
+    statistics: tuple[tuple[int, int], ...] = ()
 
     @property
-    def outer(self) -> bool:
-        """Whether there is an outer optimiser, beyond the plain mean."""
-        return self.outer_rate != 1 or self.outer_momentum != 0
+    def given(self) -> tuple[str, ...]:
+        """Names of the arrays that are averaged; `shared` begins with them."""
+        averaging = self.averaging
+        apart = self.statistics and (averaging.outer or CODECS[averaging.exchange].relative)
+        return (*averaging.packed, *(["statistics"] if apart else []))
 
     @property
-    def averaged(self) -> tuple[str, ...]:
-        """The arrays that travel at an average."""
-        return ("weights", "history") if self.momentum == "AVERAGE" else ("weights",)
+    def shared(self) -> tuple[str, ...]:
+        """Names of the arrays that all workers have in common."""
+        return (*self.given, *(["velocity"] if self.averaging.outer_momentum else []))
 
-    def start(self, common: Arrays, own: Arrays) -> tuple[Array, Array | None]:
-        """The weights and the history (None: zeros) with which a worker that has `own` begins a round."""
-        return own.get("weights", common["weights"]), own.get("history", common.get("history"))
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Names of the arrays that each worker has of its own."""
+        return self.averaging.own
 
-    def weights(self, rows: Sequence[int]) -> list[float] | None:
-        """What the workers, with partitions of `rows` rows, count in a mean; None: all the same."""
-        return None if self.weighting == "EQUAL" or len(set(rows)) == 1 else [float(each) for each in rows]
+    def share(self, state: State) -> tuple[Arrays, Sequence[Arrays]]:
+        """The state as arrays for all, and for each partition (() where none has any of its own, or not yet)."""
+        arrays = dict(state.common)
+        arrays["statistics"] = self._statistics(arrays["weights"])
+        for name, size in (("history", self.history), ("velocity", arrays["weights"].size)):
+            if name in self.shared and name not in arrays:
+                arrays[name] = np.zeros(size, np.float32)
+        shared = tuple(arrays[name] for name in self.shared)
+        return shared, [tuple(mine[name] for name in self.own) for mine in state.own]
 
-    def share(self, rows: Sequence[int], worker: int) -> float:
-        """The worker's share of a mean."""
-        weights = self.weights(rows)
-        return 1 / len(rows) if weights is None else weights[worker] / sum(weights)
+    def train(
+        self, shard: Shard, partition: int, shared: Arrays, own: Arrays, round: int, iteration: int, steps: int
+    ) -> Turn:
+        """A round of `steps` iterations from `iteration` on, `round` rounds being done: a pure function."""
+        arrays = {**dict(zip(self.shared, shared, strict=True)), **dict(zip(self.own, own, strict=bool(own)))}
+        weights = arrays["weights"]
+        if "statistics" in arrays:
+            weights = self._with_statistics(weights, arrays["statistics"])
+        done = worker.train_round(shard, partition, self.job, weights, arrays.get("history"), round, iteration, steps)
+        return self.turn(shared, own, done, shard.rows)
 
-    def pull(self, weights: Array, centre: Array, share: float) -> None:
-        """Elastic averaging in a worker: draws its `weights` to the centre, as that was in the round, in place.
+    def turn(self, shared: Arrays, own: Arrays, done: Trained, rows: int) -> Turn:
+        """What a worker with `rows` rows, which trained to `done`, gives, and goes on with."""
+        averaging, codec = self.averaging, CODECS[self.averaging.exchange]
+        common = dict(zip(self.shared, shared, strict=True))
+        mine = dict(zip(self.own, own, strict=True)) if own else {}
+        share = rows / self.rows if averaging.weighting == "ROWS" else 1 / self.workers
+        new: dict[str, Array] = {"weights": done.weights}
+        if done.history is not None:
+            new["history"] = done.history
+        next_own: dict[str, Array] = {}
+        give: list[npt.NDArray[np.float32] | npt.NDArray[np.uint8]] = []
+        for name in averaging.packed:
+            if not codec.relative:
+                give.append(new[name])
+                continue
+            residual = None
+            if codec.feedback:
+                known = residual_of(name)
+                residual = mine[known].copy() if mine else np.zeros_like(new[name])
+                next_own[known] = residual
+            give.append(pack(codec, new[name], common[name], residual))
+        if "statistics" in self.given:
+            give.append(self._statistics(done.weights))
+        if averaging.elastic:
+            next_own["weights"] = pulled(done.weights, common["weights"], averaging.moving_rate * share)
+        if averaging.momentum == "LOCAL":
+            next_own["history"] = new["history"]
+        # Workers with equally many rows count exactly 1: the plain mean, to the bit.
+        weight = rows * self.workers / self.rows if averaging.weighting == "ROWS" else 1.0
+        return Turn(tuple(give), weight, tuple(next_own[name] for name in self.own), Figures(*_figures(done)))
 
-        S. Zhang, A. Choromanska, Y. LeCun, "Deep learning with elastic averaging SGD", NIPS 2015, with alpha =
-        moving_rate × share.
+    def receive(self, shared: Arrays, give: Given) -> Arrays:
+        """What a worker gave as arrays to add up, also piece by piece: of a message those bytes, see codec.Codec.size.
+
+        The same bits wherever it is done. Without messages the arrays themselves.
         """
-        for part in _chunks(weights.size):
-            weights[part] -= np.float32(self.moving_rate * share) * (weights[part] - centre[part])
+        codec = CODECS[self.averaging.exchange]
+        if not codec.relative:
+            return give  # type: ignore[return-value]  # float32, all of them
+        arrays = []
+        for name, common, given in zip(self.given, shared, give, strict=False):
+            if name == "statistics":
+                arrays.append(given.view(np.float32))
+                continue
+            out = np.empty_like(common)
+            unpack(codec, given.view(np.uint8), common, out)
+            arrays.append(out)
+        return tuple(arrays)
 
-    def step(self, common: dict[str, Array], means: Arrays, exact: Positions | None = None) -> None:
-        """Takes the arrays in common from one round to the next, in place; `means` are those of `averaged`.
+    def settle(self, shared: Arrays, means: Arrays) -> Arrays:
+        """The arrays for all of the next round, from those of this one and the means of what was given.
 
-        exact: positions of weights that no optimiser moves, but the net's own forward pass (statistics of BatchNorm):
-        they become the mean under every rule.
+        A pure function, element by element: it runs wherever the means are, on pieces, too, in which the velocity
+        is cut where the weights are. `means` may be overwritten.
         """
-        weights, means_of_weights = common["weights"], means["weights"]
-        if self.moving_rate:
-            for part in _chunks(weights.size):
-                weights[part] += np.float32(self.moving_rate) * (means_of_weights[part] - weights[part])
-        elif self.outer:
-            self._outer_step(common, means_of_weights)
-        else:
-            weights[...] = means_of_weights
-        if exact is not None:
-            weights[exact] = means_of_weights[exact]
-        if self.momentum == "AVERAGE":
-            common["history"] = means["history"]
+        averaging, weights, mean = self.averaging, shared[0], means[0]
+        if averaging.elastic:
+            return (moved_centre(weights, mean, averaging.moving_rate), *means[1:])
+        if averaging.outer:
+            velocity = shared[-1] if averaging.outer_momentum else None
+            weights, velocity = outer_step(weights, velocity, mean, averaging)
+            return (weights, *means[1:], *(() if velocity is None else (velocity,)))
+        return means
 
-    def _outer_step(self, common: dict[str, Array], average: Array) -> None:
-        """A step of SGD, whose gradient is what the weights were less their mean now.
+    def state(self, round: int, iteration: int, shared: Arrays, own: Sequence[Arrays]) -> State:
+        """The arrays as a state: what `share` takes apart."""
+        common = dict(zip(self.shared, shared, strict=True))
+        if "statistics" in common:
+            common["weights"] = self._with_statistics(common["weights"], common.pop("statistics"))
+        each = tuple(dict(zip(self.own, mine, strict=True)) for mine in own) if self.own else ()
+        return State(round, iteration, common, each)
 
-        A. Douillard et al., "DiLoCo: Distributed low-communication training of language models", 2023.
-        """
-        weights = common["weights"]
-        rate, momentum = np.float32(self.outer_rate), np.float32(self.outer_momentum)
-        if momentum and "velocity" not in common:
-            common["velocity"] = np.zeros_like(weights)
-        for part in _chunks(weights.size):
-            change = average[part] - weights[part]
-            if momentum:
-                velocity = common["velocity"][part]
-                velocity *= momentum
-                velocity += change
-                change = change + momentum * velocity if self.outer_nesterov else velocity
-            weights[part] += rate * change
+    def _statistics(self, weights: Array) -> Array:
+        return np.concatenate([weights[:0], *(weights[begin:end] for begin, end in self.statistics)])
+
+    def _with_statistics(self, weights: Array, statistics: Array) -> Array:
+        result, at = weights.copy(), 0
+        for begin, end in self.statistics:
+            result[begin:end] = statistics[at : at + end - begin]
+            at += end - begin
+        return result
 
 
-def next_standing(
-    rule: Rule, standing: Standing, trained: Sequence[Arrays], rows: Sequence[int], exact: Positions | None = None
-) -> Standing:
-    """The whole of an average in one place: the standing after a round in which worker i trained to `trained[i]`.
-
-    trained: weights and history of each worker, in the partitions' order. `standing` is left as it was.
-    """
-    codec = CODECS[rule.exchange]
-    own: list[dict[str, Array]] = [{} for _ in trained]
-    means: dict[str, Array] = {}
-    for name in rule.averaged:
-        arrived = [arrays[name] for arrays in trained]
-        if codec.relative:
-            before = standing.common.get(name)
-            before = np.zeros_like(arrived[0]) if before is None else before
-            positions = exact if name == "weights" else None
-            for worker, array in enumerate(arrived):
-                residual = None
-                if codec.feedback:
-                    lost = standing.of(worker).get(residual_name(name))
-                    residual = np.zeros_like(array) if lost is None else lost.copy()
-                    own[worker][residual_name(name)] = residual
-                message = pack(codec, array, before, residual, positions)
-                arrived[worker] = np.empty_like(array)
-                unpack(codec, message, before, arrived[worker], positions)
-        means[name] = mean(arrived, rule.weights(rows))
-    for worker, arrays in enumerate(trained):
-        if rule.momentum == "LOCAL":
-            own[worker]["history"] = arrays["history"]
-        if rule.moving_rate:
-            own[worker]["weights"] = arrays["weights"].copy()
-            rule.pull(own[worker]["weights"], standing.common["weights"], rule.share(rows, worker))
-    common = {name: array.copy() for name, array in standing.common.items()}
-    rule.step(common, means, exact)
-    return Standing(common, tuple(own) if own[0] else ())
-
-
-def residual_name(array: str) -> str:
-    """The name of what messages of `array` have lost."""
-    return "residual" if array == "weights" else f"{array}_residual"
-
-
-def _chunks(size: int) -> Iterator[slice]:
-    return (slice(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK))
+def _figures(done: Figures) -> tuple[list[float], int, float]:
+    return done.losses, done.rows, done.seconds

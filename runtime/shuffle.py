@@ -26,7 +26,8 @@ class Shuffle:
                 self._rows, self._rule.train, shared, Own(own or ((),)), state.round, state.iteration, count
             )
             weights = [turn.weight for turn in done]
-            means = tuple(mean(arrays, weights) for arrays in zip(*[turn.give for turn in done], strict=True))
+            arrived = [self._rule.receive(shared, turn.give) for turn in done]
+            means = tuple(mean(arrays, weights) for arrays in zip(*arrived, strict=True))
             state = self._rule.state(
                 state.round + 1,
                 state.iteration + count,

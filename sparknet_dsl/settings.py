@@ -1,6 +1,7 @@
 """`solver (...)` and `spark (...)`: their messages, and what does not go together in them."""
 
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 
 from . import ast
@@ -66,6 +67,9 @@ def spark_of(node: ast.Spark, scope: Scope, diagnostics: Diagnostics) -> sparkne
         if arg.name in least and getattr(message, arg.name) < least[arg.name]:
             wants = f"at least {least[arg.name]}"
             diagnostics.error("S401", f"`{arg.name}` is {wants}", arg.value.span)
+        if arg.name == "tau_schedule" and not re.fullmatch(r"auto|\d+(,\d+:\d+)*", message.tau_schedule):
+            label = '50 iterations, from iteration 1000 on 100: tau_schedule="50,1000:100"'
+            diagnostics.error("S401", "`tau_schedule` is a schedule, or \"auto\"", arg.value.span, label)
     return message
 
 

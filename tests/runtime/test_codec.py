@@ -103,7 +103,7 @@ def test_sizes_and_pieces(name, size):
     if size > 1:
         assert (error > 0) == codec.relative
     unaligned = np.empty(message.size + 1, np.uint8)[1:]
-    np.testing.assert_array_equal(pack(codec, values, common, out=unaligned), message)
+    unaligned[...] = message
     unpack(codec, unaligned, common, pieces)
     np.testing.assert_array_equal(pieces, whole)
 
@@ -141,19 +141,3 @@ def test_a_change_beyond_float32(name):
     values, common = np.float32([1, 3e38]), np.float32([1, -3e38])
     with pytest.raises(DivergedError, match="a weight's change is beyond float32"):
         pack(CODECS[name], values, common)
-
-
-@pytest.mark.parametrize("name", CODECS)
-def test_values_that_travel_exactly(name):
-    codec = CODECS[name]
-    values, common = normal(1000), normal(1000, 1)
-    exact = np.array([3, 256, 999])
-    message = pack(codec, values, common, exact=exact)
-    assert message.size == codec.size(1000) + (12 if codec.relative else 0)
-    out = np.empty_like(values)
-    unpack(codec, message, common, out, exact)
-    np.testing.assert_array_equal(out[exact], values[exact])
-    others = np.setdiff1d(np.arange(1000), exact)
-    without = np.empty_like(values)
-    unpack(codec, pack(codec, values, common), common, without)
-    np.testing.assert_array_equal(out[others], without[others])
