@@ -228,7 +228,10 @@ class Net:
 
     @property
     def statistics(self) -> tuple[tuple[int, int], ...]:
-        """Where in `flat_data` BatchNorm's and BN's statistics lie, begin and end: a forward pass moves them, no solver."""
+        """Where in `flat_data` the statistics of BatchNorm and BN begin and end.
+
+        A forward pass in TRAIN moves them, no solver does.
+        """
         keeping = {name for name, layer in self.layer_dict.items() if layer.type in ("BatchNorm", "BN")}
         ranges: list[tuple[int, int]] = []
         start = 0

@@ -50,8 +50,8 @@ class Averaging:
             )
         if self.elastic and self.exchange != "float32":
             raise UsageError(
-                f"elastic averaging keeps each worker's weights, whose messages in {self.exchange} would lose something "
-                "for good: leave out exchange, or moving_rate"
+                f"elastic averaging keeps each worker's weights, and their messages in {self.exchange} would lose "
+                "something for good: leave out exchange, or moving_rate"
             )
 
     @property

@@ -2,8 +2,8 @@
 
     NAME_iter_N.caffemodel    the averaged weights
     NAME_iter_N.solverstate   the solver's history (the mean of the workers', where each keeps its own)
-    NAME_iter_N.averaging.npz where there are any: the other arrays that the rule of averaging has in common ("velocity"),
-                              and those that each worker has of its own ("0.history", ...)
+    NAME_iter_N.averaging.npz where there are any: what else the workers have in common by the rule of averaging
+                              ("velocity"), and what each of them has of its own ("0.history", ...)
     NAME_iter_N.json          round, iteration, seed and settings
 
 Every file is written whole or not at all, the .json last: a snapshot without it is none.
@@ -109,7 +109,7 @@ def write(
     if arrays:
         path = folder / f"{stem}{ARRAYS}"
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **dict(arrays))
+            np.savez(file, allow_pickle=False, **arrays)
         files.append(path)
     path = folder / f"{stem}.json"
     about = {"version": VERSION, "time": time.time(), "iteration": solver.iter, **settings}
@@ -205,7 +205,7 @@ def load(path: pathlib.Path, solver: caffe_ext.Solver, config: RunConfig) -> tup
 def _arrays(path: pathlib.Path, weights: int, history: int) -> dict[str, Array]:
     """The arrays in the file `path`, each of so many numbers; raises WeightsError."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name], np.float32) for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise WeightsError(f"cannot read {path}: {error}; move the snapshot away to resume from one before") from error

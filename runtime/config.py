@@ -28,7 +28,7 @@ class RunConfig:
     master         Spark's master URL
     tau            iterations of each worker between two averages; with averaging_share, those chosen so far
     averaging_share: the share of the time that averaging may take, None: tau is as it is, and not chosen by it
-    rounds         rounds to run, those of a resumed run counted
+    rounds         rounds to run, those of a resumed run counted; None: as many as max_iter takes
     max_iter       the iteration at which the last round stops, even in its middle; None: rounds are run whole
     test_every     test after every so many rounds; 0: at the end only
     snapshot_every snapshot after every so many rounds; 0: at the end only
@@ -50,7 +50,7 @@ class RunConfig:
     workers: int
     master: str
     tau: Tau
-    rounds: int
+    rounds: int | None
     max_iter: int | None
     test_every: int
     snapshot_every: int
@@ -103,7 +103,6 @@ class RunConfig:
             if solver.max_iter <= 0:
                 raise ModelError("the solver has no max_iter: give it one, or say --rounds N")
             max_iter = solver.max_iter
-            rounds = taus.rounds(max_iter)
         elif solver.lr_policy in ("poly", "cosine") and share is not None:
             # Nobody knows yet how long the rounds will be.
             max_iter = solver.max_iter

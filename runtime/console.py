@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Column, Table
 
-from .events import Again, End, Event, Iteration, Round, Snapshot, Start, Test
+from .events import Again, End, Event, Iteration, Round, Snapshot, Start, Tau, Test
 
 
 class ConsoleReport:
@@ -44,6 +44,8 @@ class ConsoleReport:
                 self._start(event)
             case Round():
                 self._round(event)
+            case Tau():
+                self.say(f"tau {event.tau} from iteration {event.iteration:,} on")
             case Again():
                 self.say(f"again from round {event.round}: {event.reason}")
             case Iteration():

@@ -65,7 +65,7 @@ class Tau:
         return count
 
     def then(self, iteration: int, tau: int) -> "Tau":
-        """This schedule up to `iteration`, and `tau` from there on."""
+        """What it is up to `iteration`, and `tau` from there on."""
         kept = tuple(pair for pair in self.pairs if pair[0] < iteration)
         return Tau((*kept, (iteration, tau)))
 
@@ -81,16 +81,21 @@ class AutoTau:
     A round of tau iterations takes tau c + a seconds, c for an iteration and a for its average, so that averaging takes
     a / (tau c + a) of it. Of c and a the medians over the last rounds are taken, since single rounds are disturbed by
     whatever else the machines do. As averaging less often costs accuracy, tau is no larger than it has to be; it stays
-    where it is as long as it is about right, and moves by a factor of 4 at most, until a round of that length has been
-    measured. The schedule of all choices is `tau`: given as --tau, it repeats the run.
+    where it is as long as it is about right, and moves by a factor of 4 at most, until rounds of that length have been
+    measured.
+
+    tau    the schedule of all choices: given as --tau, it repeats the run
+    after  rounds after which to choose again: few after a change, more and more while there is none
     """
 
     WINDOW = 5
+    FEW, MANY = 4, 32
     ABOUT = 1.25
 
     def __init__(self, tau: Tau, share: float) -> None:
         self.tau = tau
         self.share = share
+        self.after = self.FEW
         self._times: list[tuple[float, float]] = []
         self._warm = False
 
@@ -105,8 +110,11 @@ class AutoTau:
         self._times = [*self._times[1 - self.WINDOW :], (training / steps, averaging)]
 
     def choose(self, iteration: int) -> bool:
-        """Chooses the tau from `iteration` on; returns whether it is another than before."""
-        if not self._times:
+        """Chooses the tau from `iteration` on; returns whether it is another than before.
+
+        Of less than three rounds nothing is concluded.
+        """
+        if len(self._times) < 3:
             return False
         per_iteration = max(1e-9, statistics.median(time for time, _ in self._times))
         per_average = statistics.median(time for _, time in self._times)
@@ -114,6 +122,8 @@ class AutoTau:
         now = self.tau.at(iteration)
         wanted = max(1, now // 4, min(wanted, 4 * now, MOST))
         if now / self.ABOUT <= wanted <= now * self.ABOUT:
+            self.after = min(self.MANY, 2 * self.after)
             return False
+        self.after = self.FEW
         self.tau = self.tau.then(iteration, wanted)
         return True

@@ -18,7 +18,7 @@ START = Start(
     rounds=3,
     seed=7,
     master="local[2,4]",
-    momentum="AVERAGE",
+    averaging={"momentum": "AVERAGE"},
     round=0,
     iteration=0,
     batch=64,
@@ -29,7 +29,7 @@ START = Start(
     test_rows=10000,
     notes=("starts from x.caffemodel: weights of conv1",),
 )
-ROUND = Round(round=1, rounds=3, iteration=50, loss=0.25, rate=0.01, rows=6400, seconds=2.0, averaging=0.125)
+ROUND = Round(round=1, rounds=3, tau=50, iteration=50, loss=0.25, rate=0.01, rows=6400, seconds=2.0, averaging=0.125)
 TEST = Test(round=1, iteration=50, metrics={"accuracy": 0.9712, "loss": 0.1}, rows=10000, seconds=1.0)
 SNAPSHOT = Snapshot(round=1, iteration=50, files=("/s/lenet_iter_50.caffemodel", "/s/lenet_iter_50.solverstate"))
 EVENTS = [START, ROUND, TEST, SNAPSHOT]
