@@ -16,17 +16,15 @@ Momentum = Literal["AVERAGE", "LOCAL", "RESET"]
 def mean(arrays: Sequence[npt.NDArray[Real]], weights: Sequence[float] | None = None) -> npt.NDArray[Real]:
     """The mean of `arrays` (of one shape and type, which the result has too), weighted where `weights` is given.
 
-    Summed from the first to the last, so that the same arrays in the same order give the same bits; the plain mean
-    of one array is that array.
+    Summed from the first to the last, so that the same arrays in the same order give the same bits; the mean of one
+    array is that array.
     """
-    if weights is None:
-        total = arrays[0].copy()
-        for array in arrays[1:]:
-            total += array
-        total /= total.dtype.type(len(arrays))
-    else:
-        total = arrays[0] * arrays[0].dtype.type(weights[0])
-        for array, weight in zip(arrays[1:], weights[1:], strict=True):
-            total += array * array.dtype.type(weight)
-        total /= total.dtype.type(sum(weights))
+    if len(arrays) == 1:
+        return arrays[0].copy()
+    dtype = arrays[0].dtype.type
+    weights = [1.0] * len(arrays) if weights is None else weights
+    total = arrays[0] * dtype(weights[0])
+    for array, weight in zip(arrays[1:], weights[1:], strict=True):
+        total += array if weight == 1 else array * dtype(weight)
+    total /= dtype(sum(weights))
     return total
