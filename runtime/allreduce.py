@@ -3,6 +3,9 @@
 Every worker owns a part of the array. First all send each owner its part, which the owner sums; then each owner sends
 its means to all. Each worker so sends and receives twice the array, but for its own part, however many they are.
 
+Where arrays are given as messages (codec.py), the owner gets its part of those, and sends the change of its means back
+in bfloat16, whatever their format.
+
 Parts travel in blocks. An owner takes a block from the first worker, then the same one from the second, and so on: it
 adds in the order of the ranks, with room for one block, whoever is the fastest. Senders serve their peers in turns, a
 block each, so that none waits for a peer that waits for it.
@@ -14,18 +17,26 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from .average import Array
+from .codec import BLOCK as UNIT
+from .codec import RETURN, Bytes, Message, pack, returned, unpack
 from .wire import PeerError, Wire, empty, raw
 
-# Numbers in a block: half a megabyte stays in the cache from the socket to the sum.
+# Numbers in a block, a multiple of UNIT: half a megabyte stays in the cache from the socket to the sum.
 BLOCK = 1 << 17
+# Changes in bfloat16.
+Halves = npt.NDArray[np.uint16]
+Piece = Array | Bytes | Halves
 _HEAD = struct.Struct("<dQ?")
 
 
 def part(length: int, rank: int, size: int) -> slice:
-    """What the worker `rank` of `size` owns of `length` numbers."""
-    return slice(length * rank // size, length * (rank + 1) // size)
+    """What the worker `rank` of `size` owns of `length` numbers; begins where messages can be cut."""
+    units = -(-length // UNIT)
+    begin, end = (units * each // size * UNIT for each in (rank, rank + 1))
+    return slice(min(begin, length), min(end, length))
 
 
 class Mesh:
@@ -56,12 +67,24 @@ class Mesh:
         for wire in self._wires.values():
             wire.patience = seconds
 
-    def mean(self, arrays: Sequence[Array], weight: float = 1.0, last: bool = False) -> bool:
+    def mean(
+        self,
+        arrays: Sequence[Array],
+        weight: float = 1.0,
+        last: bool = False,
+        messages: Sequence[Message | None] | None = None,
+    ) -> bool:
         """Makes `arrays`, of the same lengths in all workers, their weighted means; gives what rank 0 says of `last`.
 
-        The same bits as average.mean of the workers' arrays in the order of the ranks.
+        The same bits as average.mean of the workers' arrays in the order of the ranks. Where there is a message in the
+        place of an array, the values are what it holds, and the array is only written: codec.returned of their mean.
         """
+        messages = messages or (None,) * len(arrays)
         if self.size == 1:
+            for array, message in zip(arrays, messages, strict=True):
+                if message is not None:
+                    message.open(array)
+                    array[...] = returned(array, message.common)
             return last
         head = _HEAD.pack(weight, sum(array.size for array in arrays), last)
         heads = self._exchange(head)
@@ -69,14 +92,25 @@ class Mesh:
             if length != heads[self.rank][1]:
                 raise PeerError(f"worker {peer + 1} averages {length:,} numbers, not {heads[self.rank][1]:,}")
         weights = [each[0] for each in heads]
-        for array in arrays:
-            self._run(self._parts_of_others(array), self._reduce(array, weights))
-            self.gather(array)
+        for array, message in zip(arrays, messages, strict=True):
+            self._run(self._parts_of_others(array, message), self._reduce(array, weights, message))
+            if message is None:
+                self.gather(array)
+            else:
+                self._gather_change(array, message.common)
         return bool(heads[0][2])
 
-    def gather(self, array: Array) -> None:
+    def gather(self, array: Array | Halves) -> None:
         """Fills `array`, of which each worker has its own part."""
         self._run(self._own_part(array), self._collect(array))
+
+    def _gather_change(self, array: Array, common: Array) -> None:
+        """Fills `array` as codec.returned has it."""
+        mine = part(array.size, self.rank, self.size)
+        change = np.empty(array.size, np.uint16)
+        change[mine] = pack(RETURN, array[mine], common[mine]).view(np.uint16)
+        self.gather(change)
+        unpack(RETURN, change.view(np.uint8), common, array)
 
     def _exchange(self, mine: bytes) -> list[tuple[float, int, bool]]:
         found = [_HEAD.unpack(mine)] * self.size
@@ -88,7 +122,7 @@ class Mesh:
             found[peer] = _HEAD.unpack(head)
         return found
 
-    def _run(self, sending: Iterable[tuple[int, Array]], receiving: Iterator[None]) -> None:
+    def _run(self, sending: Iterable[tuple[int, Piece]], receiving: Iterator[None]) -> None:
         """Sends in a thread of its own and receives in this one; an error on either side ends both."""
         job = self._sender.submit(self._send, sending)
         try:
@@ -98,7 +132,7 @@ class Mesh:
         except BaseException as error:
             raise self._failed(error) from None
 
-    def _send(self, pieces: Iterable[tuple[int, Array]]) -> None:
+    def _send(self, pieces: Iterable[tuple[int, Piece]]) -> None:
         try:
             for peer, piece in pieces:
                 self._wires[peer].write(raw(piece))
@@ -113,22 +147,29 @@ class Mesh:
             wire.close()
         return self._error
 
-    def _parts_of_others(self, array: Array) -> Iterator[tuple[int, Array]]:
-        parts = {peer: array[part(array.size, peer, self.size)] for peer in self._turns}
-        for start in range(0, max(each.size for each in parts.values()), BLOCK):
-            for peer, values in parts.items():
-                yield peer, values[start : start + BLOCK]
+    def _parts_of_others(self, array: Array, message: Message | None) -> Iterator[tuple[int, Piece]]:
+        parts = {peer: part(array.size, peer, self.size) for peer in self._turns}
+        for start in range(0, max(each.stop - each.start for each in parts.values()), BLOCK):
+            for peer, each in parts.items():
+                some = slice(min(each.start + start, each.stop), min(each.start + start + BLOCK, each.stop))
+                yield peer, array[some] if message is None else message.part(some).content
 
-    def _reduce(self, array: Array, weights: Sequence[float]) -> Iterator[None]:
-        mine = array[part(array.size, self.rank, self.size)]
+    def _reduce(self, array: Array, weights: Sequence[float], message: Message | None) -> Iterator[None]:
+        mine = part(array.size, self.rank, self.size)
         divisor = np.float32(sum(weights))
-        for start in range(0, mine.size, BLOCK):
-            block = mine[start : start + BLOCK]
+        for start in range(mine.start, mine.stop, BLOCK):
+            some = slice(start, min(start + BLOCK, mine.stop))
+            block = array[some]
             total, received = self._total[: block.size], self._received[: block.size]
             for peer, weight in enumerate(weights):
-                values = block
-                if peer != self.rank:
-                    values = received if peer else total
+                values = block if message is None and peer == self.rank else received if peer else total
+                if message is not None:
+                    theirs = message.part(some)
+                    if peer != self.rank:
+                        theirs = theirs.empty_like()
+                        self._wires[peer].read(raw(theirs.content))
+                    theirs.open(values)
+                elif peer != self.rank:
                     self._wires[peer].read(raw(values))
                 if weight != 1.0:
                     values = np.multiply(values, np.float32(weight), out=received if peer else total)
@@ -139,13 +180,13 @@ class Mesh:
             np.divide(total, divisor, out=block)
             yield
 
-    def _own_part(self, array: Array) -> Iterator[tuple[int, Array]]:
+    def _own_part(self, array: Array | Halves) -> Iterator[tuple[int, Piece]]:
         mine = array[part(array.size, self.rank, self.size)]
         for start in range(0, mine.size, BLOCK):
             for peer in self._turns:
                 yield peer, mine[start : start + BLOCK]
 
-    def _collect(self, array: Array) -> Iterator[None]:
+    def _collect(self, array: Array | Halves) -> Iterator[None]:
         parts = {peer: array[part(array.size, peer, self.size)] for peer in self._wires}
         for start in range(0, max((each.size for each in parts.values()), default=0), BLOCK):
             for peer, values in parts.items():

@@ -14,6 +14,7 @@ Messages are little-endian bytes. Every operation is one of IEEE's, elementwise 
 a message gets the same bits. A message cut where blocks meet is a message of the part.
 """
 
+import dataclasses
 from typing import Literal, Protocol
 
 import numpy as np
@@ -116,6 +117,40 @@ class _Int8:
 
 
 CODECS: dict[Format, Codec] = {"float32": _Float32(), "bf16": _Bf16(), "int8": _Int8()}
+
+
+# Means travel back in this one, where the arrays travelled in any but float32: without feedback, which it does not
+# need, since it is off by a share of the change itself and not of another's.
+RETURN = CODECS["bf16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """Values as a message relative to `common`, which the receiver has, too."""
+
+    codec: Codec
+    content: Bytes
+    common: Array
+
+    def open(self, out: Array) -> None:
+        """Writes the values to `out`."""
+        unpack(self.codec, self.content, self.common, out)
+
+    def part(self, some: slice) -> "Message":
+        """The message of the values `some`, which begin where a block does: a view."""
+        begin, end = self.codec.size(some.start), self.codec.size(some.stop)
+        return Message(self.codec, self.content[begin:end], self.common[some])
+
+    def empty_like(self) -> "Message":
+        """Room for another of the same size."""
+        return Message(self.codec, np.empty_like(self.content), self.common)
+
+
+def returned(mean: Array, common: Array) -> Array:
+    """What arrives of a `mean` that travels back relative to `common`."""
+    out = np.empty_like(mean)
+    unpack(RETURN, pack(RETURN, mean, common), common, out)
+    return out
 
 
 def pack(codec: Codec, values: Array, common: Array, residual: Array | None = None) -> Bytes:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 
-from .average import mean
 from .checkpoint import State
 from .exchange import Watch
 from .rule import Rule
@@ -27,10 +26,7 @@ class InTurn:
                 rule.train(shard, partition, shared, own[partition] if own else (), state.round, state.iteration, count)
                 for partition, shard in enumerate(self._shards)
             ]
-            arrived = [rule.receive(shared, turn.give) for turn in turns]
-            weights = [turn.weight for turn in turns]
-            means = tuple(mean(arrays, weights) for arrays in zip(*arrived, strict=True))
-            settled = rule.settle(shared, means)
+            settled = rule.average(shared, turns)
             state = rule.state(state.round + 1, state.iteration + count, settled, [turn.own for turn in turns])
             watch.trained([turn.figures for turn in turns], time.perf_counter() - started)
             watch.reached(state)

@@ -151,8 +151,9 @@ def work(
                 last = done == len(steps) or time.perf_counter() - started > seconds or member.asked_to_stop()
                 # Who needs more than twice as long as this worker is late.
                 member.mesh.patience(place.patience + turn.figures.seconds)
-                last = member.mesh.mean(turn.give, turn.weight, last)
-                shared, own = rule.settle(shared, turn.give), turn.own
+                means, messages = rule.open(shared, turn.give)
+                last = member.mesh.mean(means, turn.weight, last, messages)
+                shared, own = rule.settle(shared, means), turn.own
                 member.tell(turn.figures)
             member.end(done, shared, own)
         except (PeerError, SparkNetError) as error:

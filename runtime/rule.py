@@ -2,7 +2,7 @@
 
     rule.share    (driver)   a State as arrays that all workers start from, and arrays of each one's own
     rule.train    (worker)   a round of training: what the worker gives to the average, and its own next arrays
-    rule.receive  (anywhere) what was given as arrays to add up
+    rule.open     (anywhere) what was given as arrays for the mean, and as messages
     the exchange             their weighted mean over the workers, summed in the partitions' order
     rule.settle   (anywhere) from what all started with, and the means, to what all start the next round with
     rule.state    (driver)   the arrays as a State again
@@ -24,10 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from . import worker
-from .average import Array
+from .average import Array, mean
 from .averaging import Averaging, moved_centre, outer_step, pulled, residual_of
 from .checkpoint import State
-from .codec import CODECS, pack, unpack
+from .codec import CODECS, Message, pack, returned
 from .shards import Shard
 from .worker import Figures, Job, Trained
 
@@ -137,23 +137,38 @@ class Rule:
         weight = rows * self.workers / self.rows if averaging.weighting == "ROWS" else 1.0
         return Turn(tuple(give), weight, tuple(next_own[name] for name in self.own), Figures(*_figures(done)))
 
-    def receive(self, shared: Arrays, give: Given) -> Arrays:
-        """What a worker gave as arrays to add up, also piece by piece: of a message those bytes, see codec.Codec.size.
+    def open(self, shared: Arrays, give: Given) -> tuple[Arrays, tuple[Message | None, ...]]:
+        """What was given as arrays for the mean, and messages for those that are still without values.
 
-        The same bits wherever it is done. Without messages the arrays themselves.
+        See allreduce.Mesh.mean.
         """
         codec = CODECS[self.averaging.exchange]
         if not codec.relative:
-            return give  # type: ignore[return-value]  # float32, all of them
-        arrays = []
+            return tuple(each.view(np.float32) for each in give), (None,) * len(give)
+        arrays: list[Array] = []
+        messages: list[Message | None] = []
         for name, common, given in zip(self.given, shared, give, strict=False):
-            if name == "statistics":
-                arrays.append(given.view(np.float32))
-                continue
-            out = np.empty_like(common)
-            unpack(codec, given.view(np.uint8), common, out)
-            arrays.append(out)
-        return tuple(arrays)
+            packed = name != "statistics"
+            arrays.append(np.empty_like(common) if packed else given.view(np.float32))
+            messages.append(Message(codec, given.view(np.uint8), common) if packed else None)
+        return tuple(arrays), tuple(messages)
+
+    def average(self, shared: Arrays, turns: Sequence[Turn]) -> Arrays:
+        """The arrays for all of the next round, from the turns of all workers: what they compute among themselves.
+
+        The same bits as allreduce.Mesh.mean and `settle`.
+        """
+        opened = [self.open(shared, turn.give) for turn in turns]
+        for arrays, messages in opened:
+            for array, message in zip(arrays, messages, strict=True):
+                if message is not None:
+                    message.open(array)
+        weights = [turn.weight for turn in turns]
+        means = [mean(arrays, weights) for arrays in zip(*[arrays for arrays, _ in opened], strict=True)]
+        for index, message in enumerate(opened[0][1]):
+            if message is not None:
+                means[index] = returned(means[index], message.common)
+        return self.settle(shared, tuple(means))
 
     def settle(self, shared: Arrays, means: Arrays) -> Arrays:
         """The arrays for all of the next round, from those of this one and the means of what was given.
@@ -161,12 +176,12 @@ class Rule:
         A pure function, element by element: it runs wherever the means are, on pieces, too, in which the velocity
         is cut where the weights are. `means` may be overwritten.
         """
-        averaging, weights, mean = self.averaging, shared[0], means[0]
+        averaging, weights, average = self.averaging, shared[0], means[0]
         if averaging.elastic:
-            return (moved_centre(weights, mean, averaging.moving_rate), *means[1:])
+            return (moved_centre(weights, average, averaging.moving_rate), *means[1:])
         if averaging.outer:
             velocity = shared[-1] if averaging.outer_momentum else None
-            weights, velocity = outer_step(weights, velocity, mean, averaging)
+            weights, velocity = outer_step(weights, velocity, average, averaging)
             return (weights, *means[1:], *(() if velocity is None else (velocity,)))
         return means
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 
-from .average import mean
 from .checkpoint import State
 from .exchange import Rule, Turn, Watch
 from .spark import Cluster, Own, Rows
@@ -25,13 +24,10 @@ class Shuffle:
             done: list[Turn] = self._cluster.each(
                 self._rows, self._rule.train, shared, Own(own or ((),)), state.round, state.iteration, count
             )
-            weights = [turn.weight for turn in done]
-            arrived = [self._rule.receive(shared, turn.give) for turn in done]
-            means = tuple(mean(arrays, weights) for arrays in zip(*arrived, strict=True))
             state = self._rule.state(
                 state.round + 1,
                 state.iteration + count,
-                self._rule.settle(shared, means),
+                self._rule.average(shared, done),
                 [turn.own for turn in done],
             )
             watch.trained([turn.figures for turn in done], time.perf_counter() - started)

@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .average import Array
 
@@ -116,7 +117,7 @@ class Wire:
             raise PeerError(f"{self.peer} is lost: {error.strerror or error}") from error
 
 
-def raw(array: Array) -> memoryview:
+def raw(array: npt.NDArray[Any]) -> memoryview:
     """The array's bytes, in place."""
     return array.data.cast("B") if array.size else memoryview(b"")
 

@@ -8,44 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from meshes import everywhere, meshes
 
 from sparknet_dsl.runtime import allreduce, wire
-from sparknet_dsl.runtime.allreduce import Mesh, part
+from sparknet_dsl.runtime.allreduce import part
 from sparknet_dsl.runtime.average import mean
 from sparknet_dsl.runtime.wire import LateError, PeerError, Wire, accept, connect, listen, raw
 
 TOKEN = b"t" * 32
-
-
-def meshes(size: int, patience: float = 10.0) -> list[Mesh]:
-    wires: list[list[Wire | None]] = [[None] * size for _ in range(size)]
-    for a in range(size):
-        for b in range(a):
-            one, other = socket.socketpair()
-            wires[a][b] = Wire(one, f"worker {b + 1}", patience)
-            wires[b][a] = Wire(other, f"worker {a + 1}", patience)
-    return [Mesh(rank, row) for rank, row in enumerate(wires)]
-
-
-def everywhere(group: list[Mesh], function, seconds: float = 20.0) -> list:
-    """What `function(mesh)` gives or raises in each worker."""
-    found: list = [None] * len(group)
-
-    def run(rank):
-        try:
-            found[rank] = function(group[rank])
-        except Exception as error:
-            found[rank] = error
-
-    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(len(group))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(seconds)
-        assert not thread.is_alive()
-    for mesh in group:
-        mesh.close()
-    return found
 
 
 @settings(max_examples=40, deadline=None)
@@ -62,6 +32,7 @@ def test_the_mean_of_all_in_the_order_of_the_ranks(size, lengths, weights, seed)
     expected = [mean(arrays, weights[:size]) for arrays in zip(*given, strict=True)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(allreduce, "BLOCK", 3)
+        patch.setattr(allreduce, "UNIT", 1)
 
         def work(mesh):
             arrays = [array.copy() for array in given[mesh.rank]]

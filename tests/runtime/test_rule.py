@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
+from meshes import everywhere, meshes
 from small_nets import job_solver, small_job, small_net, small_shard, small_solver
 
 from sparknet_dsl import caffe_ext
 from sparknet_dsl.errors import UsageError
-from sparknet_dsl.runtime import worker
+from sparknet_dsl.runtime import allreduce, worker
 from sparknet_dsl.runtime.average import mean
 from sparknet_dsl.runtime.averaging import Averaging
 from sparknet_dsl.runtime.batches import batch_rows
 from sparknet_dsl.runtime.checkpoint import State
-from sparknet_dsl.runtime.codec import BLOCK, CODECS
 from sparknet_dsl.runtime.in_turn import InTurn
 from sparknet_dsl.runtime.rule import Rule
 from sparknet_dsl.runtime.worker import Trained
@@ -65,9 +65,7 @@ def after(rule, state, trained, rows=(1, 1)):
     """The state after a round."""
     shared, own = rule.share(state)
     done = turns(rule, shared, own, trained, rows)
-    arrived = zip(*[rule.receive(shared, turn.give) for turn in done], strict=True)
-    means = tuple(mean(arrays, [turn.weight for turn in done]) for arrays in arrived)
-    return rule.state(state.round + 1, 0, rule.settle(shared, means), [turn.own for turn in done])
+    return rule.state(state.round + 1, 0, rule.average(shared, done), [turn.own for turn in done])
 
 
 def test_the_plain_rule_is_the_mean_bit_for_bit():
@@ -197,36 +195,35 @@ def test_statistics_are_averaged_whatever_the_rule(averaging):
         assert not np.array_equal(state.weights[2:17], average[2:17])
 
 
-@pytest.mark.parametrize(
-    "averaging",
-    [
-        Averaging(weighting="ROWS"),
-        OUTER,
-        Averaging(momentum="LOCAL", moving_rate=0.9),
-        Averaging(exchange="bf16"),
-        Averaging(exchange="int8"),
-    ],
-)
-def test_a_piece_may_be_received_and_settled_by_itself(averaging):
-    """As each worker may do it for a piece of all arrays; messages are cut where their blocks meet."""
-    rows = (3, 4)
-    which, codec = rule(averaging, rows), CODECS[averaging.exchange]
-    shared, own = which.share(after(which, begin(), made_up(2), rows))
-    done = turns(which, shared, own, made_up(2, 1), rows)
-    pieces = []
-    for begins, ends in ((0, 100 * BLOCK), (100 * BLOCK, SIZE)):
-        some = tuple(array[begins:ends] for array in shared)
-        size = codec.size if done[0].give[0].dtype == np.uint8 else int
-        cut = slice(size(begins), size(ends))
-        arrived = [which.receive(some, tuple(given[cut] for given in turn.give)) for turn in done]
-        means = tuple(mean(arrays, [turn.weight for turn in done]) for arrays in zip(*arrived, strict=True))
-        pieces.append(which.settle(some, means))
-    arrived = [which.receive(shared, turn.give) for turn in done]
-    means = tuple(mean(arrays, [turn.weight for turn in done]) for arrays in zip(*arrived, strict=True))
-    whole = which.settle(shared, means)
-    assert len(whole) == len(which.shared)
-    for array, parts in zip(whole, zip(*pieces, strict=True), strict=True):
-        np.testing.assert_array_equal(np.concatenate(parts), array)
+EVERY = [
+    Averaging(weighting="ROWS"),
+    OUTER,
+    Averaging(momentum="LOCAL", moving_rate=0.9),
+    Averaging(exchange="bf16"),
+    Averaging(exchange="int8", momentum="LOCAL"),
+]
+
+
+@pytest.mark.parametrize("averaging", EVERY)
+@pytest.mark.parametrize("rows", [(5,), (3, 4), (3, 4, 5)])
+def test_workers_among_themselves_average_as_a_driver_does(averaging, rows, monkeypatch):
+    """To the bit, each with all others over connections, in several blocks."""
+    monkeypatch.setattr(allreduce, "BLOCK", 4096)
+    which = rule(averaging, rows, statistics=((3, 9),))
+    state = after(which, begin(), made_up(len(rows)), rows)
+    shared, own = which.share(state)
+    expected = which.average(shared, turns(which, shared, own, made_up(len(rows), 1), rows))
+
+    def work(mesh):
+        turn = turns(which, shared, own, made_up(len(rows), 1), rows)[mesh.rank]
+        means, messages = which.open(shared, turn.give)
+        mesh.mean(means, turn.weight, False, messages)
+        return which.settle(shared, means)
+
+    for settled in everywhere(meshes(len(rows)), work):
+        assert len(settled) == len(expected) == len(which.shared)
+        for got, wanted in zip(settled, expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
 
 
 @pytest.mark.parametrize(
