@@ -26,7 +26,7 @@ class Start:
     """Training begins.
 
     model        the net's name
-    workers, tau, rounds, seed, master, momentum: the settings in force; all but seed null on one machine
+    workers, tau, rounds, seed, master, momentum, average: the settings in force; all but seed null on one machine
     precision    in which the nets multiply: float32 or bf16
     round, iteration: where it begins, 0 unless resumed
     max_iter     on one machine: the iteration where it ends
@@ -44,6 +44,7 @@ class Start:
     seed: int
     master: str | None = None
     momentum: str | None = None
+    average: str | None = None
     precision: str = "float32"
     round: int | None = None
     iteration: int

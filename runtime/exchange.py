@@ -1,7 +1,7 @@
 """How a round's arrays get from worker to worker, and what becomes of them: what the loop knows of either.
 
-An Exchange (`spark`, `ring`) moves arrays and knows no rule of averaging; a Rule knows nothing of how they move. What
-they have in common is small:
+An Exchange (the strategies `spark` and `ring`) moves arrays and knows no rule of averaging; a Rule knows nothing of how
+they move. What they have in common is small:
 
     rule.share   (driver)   a State as arrays that all workers start from, and arrays of each one's own
     rule.train   (worker)   a round of training: arrays to be averaged, their weight, the next arrays of its own

@@ -16,12 +16,12 @@ from .. import caffe_ext
 from . import checkpoint, worker
 from .average import mean
 from .checkpoint import State
+from .choice import choose
 from .config import RunConfig
 from .events import Again, Emit, Round, Snapshot, Start, Test
 from .exchange import Exchange, Mean
 from .means import Means
 from .plan import Plan, checkpoint_name, phase_net, plain_solver
-from .shuffle import Shuffle
 from .signals import uninterrupted
 from .spark import Cluster, Rows, SparkContext
 from .worker import Figures, Job, Tested
@@ -76,9 +76,12 @@ def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None 
         # Starting processes, reading rows and building nets are no part of a round, nor of averaging.
         cluster.each(rows, worker.prepare, job)
         batch = solver.net.blobs[job.train[0].top].shape[0] * max(1, solver.param.iter_size)
-        notes = (*plan.notes, *means.notes, *started)
+        exchange, average, chosen = choose(
+            config.average, cluster, rows, Mean(job, config.momentum), state.weights.size, config.deadline
+        )
+        notes = (*plan.notes, *means.notes, *started, *chosen)
+        config = dataclasses.replace(config, average=average)
         emit(_start(plan, config, cluster, state, rounds, batch, notes))
-        exchange = Shuffle(cluster, rows, Mean(job, config.momentum))
         name = checkpoint_name(plan.solver, plan.name)
         loop = _Loop(cluster, job, exchange, solver, config, rounds, tests, emit, name, state)
         with loop.kept():
@@ -231,6 +234,7 @@ def _start(
         seed=config.seed,
         master=cluster.master,
         momentum=config.momentum,
+        average=config.average,
         precision=config.precision,
         round=state.round,
         iteration=state.iteration,

@@ -43,6 +43,7 @@ CONFIG = RunConfig(
     momentum="AVERAGE",
     seed=11,
     snapshot_dir=pathlib.Path("unset"),
+    average="SPARK",
 )
 
 
