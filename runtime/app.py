@@ -34,6 +34,7 @@ def main(
     resume: bool = False,
     precision: caffe_ext.Precision = "float32",
     pin: bool = True,
+    average: str | None = None,
     defines: Mapping[str, str] = {},
     json: str | None = None,
 ) -> int:
@@ -66,6 +67,7 @@ def main(
             resume=resume,
             precision=precision,
             pin=pin,
+            average=average,
         )
         check_folder(config.snapshot_dir)
         plan = _plan(model, compiled, solver, config)

@@ -5,7 +5,7 @@ import pathlib
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self, cast
 
 from ..caffe_ext import Precision
 from ..errors import ClusterError, ModelError, UsageError
@@ -16,6 +16,7 @@ from .tau import AUTO, FIRST, Tau
 
 _LOCAL = re.compile(r"local(?:\[\s*(\d+|\*)\s*(?:,\s*(\d+)\s*)?\])?")
 _LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\]")
+Average = Literal["AUTO", "SPARK", "RING"]
 # Spark gives up on a task after as many failures; its own default for local[n] is a single one.
 TASK_FAILURES = 4
 
@@ -40,6 +41,8 @@ class RunConfig:
     resume         go on from the newest snapshot in snapshot_dir, with the seed that it began with
     precision      in which nets multiply; snapshots are float32, so that a run may go on in the other one
     pin            whether workers that share this machine keep to cores of their own
+    average        how the weights get from worker to worker: through Spark, among them (RING), or what is faster
+    deadline       with RING, seconds that a worker may be late before the rounds since the last state are run again
 
     Of the solver's own settings, `display`, `test_interval`, `test_iter`, `snapshot`, `snapshot_format` and
     `snapshot_after_train` have no say here: progress is shown, tests and snapshots are made by rounds, a test takes
@@ -64,6 +67,8 @@ class RunConfig:
     resume: bool = False
     precision: Precision = "float32"
     pin: bool = True
+    average: Average = "AUTO"
+    deadline: float = 120.0
 
     @classmethod
     def resolve(
@@ -85,6 +90,7 @@ class RunConfig:
         resume: bool = False,
         precision: Precision = "float32",
         pin: bool = True,
+        average: str | None = None,
     ) -> Self:
         """Puts the command line's settings (None: not given) over the model's, and those over the defaults.
 
@@ -114,6 +120,8 @@ class RunConfig:
         for name in ("test_every", "snapshot_every"):
             if getattr(settings, name) < 0:
                 raise ModelError(f"spark ({name}={getattr(settings, name)}): a number of rounds, 0 or more, is wanted")
+        if not settings.deadline > 0:
+            raise ModelError(f"spark (deadline={settings.deadline:g}): a number of seconds above 0 is wanted")
         if weights is not None and resume:
             raise UsageError("--weights starts from a file, --resume from the newest snapshot: give one of them")
         if seed is not None and not 0 <= seed < 2**63:
@@ -136,6 +144,8 @@ class RunConfig:
             resume=resume,
             precision=precision,
             pin=pin,
+            average=_average(average, settings),
+            deadline=settings.deadline,
         )
 
 
@@ -217,6 +227,11 @@ def _averaging(given: Mapping[str, Any], settings: sparknet_pb2.SparkParameter) 
         if given:
             raise
         raise ModelError(f"spark (...): {error}") from error
+
+
+def _average(given: str | None, settings: sparknet_pb2.SparkParameter) -> Average:
+    name = given.upper() if given else sparknet_pb2.SparkParameter.Strategy.Name(settings.average)
+    return cast(Average, name)
 
 
 def _seed(given: int | None, settings: sparknet_pb2.SparkParameter, solver: caffe_pb2.SolverParameter) -> int:

@@ -26,9 +26,9 @@ class Start:
     """Training begins.
 
     model        the net's name
-    workers, rounds, seed, master: the settings in force; all but seed null on one machine
+    workers, rounds, seed, master, average: the settings in force; all but seed null on one machine
     tau          iterations of a round: a number, a schedule, or "auto"; null on one machine
-    averaging    the settings of averaging by name (momentum, outer_rate, ...); null on one machine
+    rule         the settings of averaging by name (momentum, outer_rate, ...); null on one machine
     precision    in which the nets multiply: float32 or bf16
     round, iteration: where it begins, 0 unless resumed
     max_iter     on one machine: the iteration where it ends
@@ -45,7 +45,8 @@ class Start:
     rounds: int | None = None
     seed: int
     master: str | None = None
-    averaging: Mapping[str, Any] | None = None
+    average: str | None = None
+    rule: Mapping[str, Any] | None = None
     precision: str = "float32"
     round: int | None = None
     iteration: int

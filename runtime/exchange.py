@@ -1,7 +1,7 @@
 """How a round's arrays get from worker to worker: what the loop knows of it.
 
-An Exchange (`spark`, `ring`) moves arrays and knows no rule of averaging; a Rule (rule.py) says what becomes of them
-and knows nothing of how they move.
+An Exchange (the strategies `spark` and `ring`) moves arrays and knows no rule of averaging; a Rule (rule.py) says what
+becomes of them and knows nothing of how they move.
 """
 
 from collections.abc import Sequence

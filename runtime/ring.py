@@ -4,6 +4,7 @@ The name is the literature's for averages without a server; what the workers do 
 """
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from .exchange import Rule, Watch
 from .rendezvous import Member, Place, Rendezvous
 from .shards import Shard
 from .spark import Cluster, Rows
-from .wire import PeerError
+from .wire import LateError, PeerError
 from .worker import Figures
 
 # A leg ends with the first round that is over so many seconds after its beginning: what a loss may cost.
@@ -28,28 +29,33 @@ class Ring:
     """See exchange.Exchange. The state comes back at a leg's end, or on the way where training fails.
 
     deadline     seconds that a worker may keep the others waiting, beyond the time that they needed themselves
+    attempts     of a leg
     """
 
-    def __init__(self, cluster: Cluster, rows: Rows, rule: Rule, deadline: float) -> None:
+    def __init__(
+        self, cluster: Cluster, rows: Rows, rule: Rule, deadline: float, attempts: int = TASK_FAILURES
+    ) -> None:
         self._cluster = cluster
         self._rows = rows
         self._rule = rule
         self._deadline = deadline
+        self._attempts = attempts
 
     def leg(self, state: State, steps: Sequence[int], watch: Watch) -> None:
         """Runs rounds for a minute or so. Where something is lost, all that the leg did is done again."""
         told = _Told(watch)
-        for attempt in range(1, TASK_FAILURES + 1):
+        for attempt in range(1, self._attempts + 1):
             self._cluster.check_slots()
             try:
                 self._run(state, steps, told, LEG_SECONDS)
                 return
             except PeerError as error:
-                if attempt == TASK_FAILURES:
-                    raise ClusterError(f"{error} (and so in {attempt} attempts)") from error
+                if attempt == self._attempts:
+                    tries = f" (attempt {attempt} of {attempt})" if attempt > 1 else ""
+                    raise ClusterError(f"{error}{tries}") from error
                 watch.again(str(error))
             except ClusterError as error:
-                if attempt == TASK_FAILURES:
+                if attempt == self._attempts:
                     raise
                 watch.again(str(error))
             except SparkNetError:
@@ -66,12 +72,24 @@ class Ring:
         with (
             Rendezvous(*cluster.address, cluster.workers, shared, own, self._deadline) as meeting,
             cluster.together(
-                self._rows, work, meeting.place, rule, state.round, state.iteration, tuple(steps), seconds
+                self._rows,
+                functools.partial(work, rule),
+                meeting.place,
+                state.round,
+                state.iteration,
+                tuple(steps),
+                seconds,
             ) as job,
         ):
             job.add_done_callback(meeting.over)
             try:
                 interrupted = _listen(meeting, told)
+            except LateError:
+                raise
+            except PeerError as error:
+                if job.done():
+                    cluster.results(job, str(error))  # of a process Spark knows why it is lost
+                raise
             except SparkNetError:
                 told.done = meeting.done
                 raise
@@ -125,10 +143,10 @@ class _Told:
 
 
 def work(
+    rule: Rule,
     shard: Shard,
     partition: int,
     place: Place,
-    rule: Rule,
     round: int,
     iteration: int,
     steps: tuple[int, ...],

@@ -88,7 +88,8 @@ class Rule:
     def share(self, state: State) -> tuple[Arrays, Sequence[Arrays]]:
         """The state as arrays for all, and for each partition (() where none has any of its own, or not yet)."""
         arrays = dict(state.common)
-        arrays["statistics"] = self._statistics(arrays["weights"])
+        if "statistics" in self.shared:
+            arrays["statistics"], arrays["weights"] = self._taken_apart(arrays["weights"])
         for name, size in (("history", self.history), ("velocity", arrays["weights"].size)):
             if name in self.shared and name not in arrays:
                 arrays[name] = np.zeros(size, np.float32)
@@ -113,6 +114,8 @@ class Rule:
         mine = dict(zip(self.own, own, strict=True)) if own else {}
         share = rows / self.rows if averaging.weighting == "ROWS" else 1 / self.workers
         new: dict[str, Array] = {"weights": done.weights}
+        if "statistics" in self.given:
+            new["statistics"], new["weights"] = self._taken_apart(done.weights)
         if done.history is not None:
             new["history"] = done.history
         next_own: dict[str, Array] = {}
@@ -128,7 +131,7 @@ class Rule:
                 next_own[known] = residual
             give.append(pack(codec, new[name], common[name], residual))
         if "statistics" in self.given:
-            give.append(self._statistics(done.weights))
+            give.append(new["statistics"])
         if averaging.elastic:
             next_own["weights"] = pulled(done.weights, common["weights"], averaging.moving_rate * share)
         if averaging.momentum == "LOCAL":
@@ -193,8 +196,12 @@ class Rule:
         each = tuple(dict(zip(self.own, mine, strict=True)) for mine in own) if self.own else ()
         return State(round, iteration, common, each)
 
-    def _statistics(self, weights: Array) -> Array:
-        return np.concatenate([weights[:0], *(weights[begin:end] for begin, end in self.statistics)])
+    def _taken_apart(self, weights: Array) -> tuple[Array, Array]:
+        """Statistics, and the weights with zeros in their places: those stay zeros, whatever becomes of the weights."""
+        others = weights.copy()
+        for begin, end in self.statistics:
+            others[begin:end] = 0
+        return np.concatenate([weights[begin:end] for begin, end in self.statistics]), others
 
     def _with_statistics(self, weights: Array, statistics: Array) -> Array:
         result, at = weights.copy(), 0

@@ -176,16 +176,18 @@ class Cluster:
                 concurrent.futures.wait([job], timeout=1)
             raise
 
-    def result(self, job: "concurrent.futures.Future[T]") -> T:
-        """What `job`, of `running`, gives; raises ClusterError where Spark failed."""
+    def result(self, job: "concurrent.futures.Future[T]", failed: str = "Spark failed") -> T:
+        """What `job`, of `running`, gives; raises ClusterError, which says `failed` and why, where Spark failed."""
         try:
             return job.result()
         except (Py4JError, PySparkException, OSError) as error:
-            raise self._lost(error) from error
+            raise self._lost(error, failed) from error
 
-    def results(self, job: "concurrent.futures.Future[list[T | SparkNetError]]") -> list[T]:
-        """What the tasks of `job` give, in the partitions' order; raises ClusterError, or a worker's SparkNetError."""
-        results = self.result(job)
+    def results(
+        self, job: "concurrent.futures.Future[list[T | SparkNetError]]", failed: str = "Spark failed"
+    ) -> list[T]:
+        """As `result`, what the tasks of `job` give in the partitions' order; raises a worker's SparkNetError, too."""
+        results = self.result(job, failed)
         for result in results:
             if isinstance(result, SparkNetError):
                 raise result
@@ -345,7 +347,7 @@ def _reason(error: Exception) -> str:
     python = [i for i, line in enumerate(lines) if "Traceback (most recent call last)" in line]
     if python:
         # The traceback's last line: what was raised in the worker.
-        after = [line for line in lines[python[0] :] if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt)\b", line)]
+        after = [line for line in lines[python[0] + 1 :] if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt)\b", line)]
         if after:
             return after[0]
     return lines[0] if lines else type(error).__name__

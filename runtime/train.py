@@ -15,13 +15,13 @@ from .. import caffe_ext
 from . import checkpoint, worker
 from .average import mean
 from .checkpoint import State
+from .choice import choose
 from .config import RunConfig
 from .events import Again, Emit, Round, Snapshot, Start, Tau, Test
 from .exchange import Exchange
 from .means import Means
 from .plan import Plan, checkpoint_name, phase_net, plain_solver
 from .rule import Rule
-from .shuffle import Shuffle
 from .signals import uninterrupted
 from .spark import Cluster, Rows, SparkContext
 from .tau import AUTO, AutoTau
@@ -74,7 +74,6 @@ def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None 
         # Starting processes, reading rows and building nets are no part of a round, nor of averaging.
         cluster.each(rows, worker.prepare, job)
         batch = solver.net.blobs[job.train[0].top].shape[0] * max(1, solver.param.iter_size)
-        notes = (*plan.notes, *means.notes, *started)
         rule = Rule(
             job=job,
             averaging=config.averaging,
@@ -83,7 +82,9 @@ def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None 
             history=solver.flat_history.size,
             statistics=solver.net.statistics,
         )
-        exchange = Shuffle(cluster, rows, rule)
+        exchange, average, chosen = choose(config.average, cluster, rows, rule, state.weights.size, config.deadline)
+        notes = (*plan.notes, *means.notes, *started, *chosen)
+        config = dataclasses.replace(config, average=average)
         name = checkpoint_name(plan.solver, plan.name)
         loop = _Loop(cluster, job, exchange, solver, config, tests, emit, name, state)
         emit(_start(plan, config, cluster, state, loop.rounds, batch, notes))
@@ -268,7 +269,8 @@ def _start(
         rounds=rounds,
         seed=config.seed,
         master=cluster.master,
-        averaging=dataclasses.asdict(config.averaging),
+        average=config.average,
+        rule=dataclasses.asdict(config.averaging),
         precision=config.precision,
         round=state.round,
         iteration=state.iteration,

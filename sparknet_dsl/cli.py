@@ -317,6 +317,12 @@ def _upper(*names: str) -> click.Choice[str]:
     default=True,
     help="Whether workers that share this machine keep to cores of their own.  [default: --pin]",
 )
+@click.option(
+    "--average",
+    type=click.Choice(["spark", "ring", "auto"]),
+    help="How weights get from worker to worker: through Spark alone, over connections of their own, or whichever a "
+    "probe finds the faster.  [default: the model's, else auto]",
+)
 @define_option
 @click.option("--json", metavar="FILE", help="Write one event per line (start, round, test, snapshot, end) to FILE.")
 @click.version_option(**VERSION)
@@ -335,6 +341,7 @@ def run_command(
     resume: bool,
     precision: "Precision",
     pin: bool,
+    average: str | None,
     defines: dict[str, str],
     json: str | None,
     **averaging: Any,
@@ -373,6 +380,7 @@ def run_command(
             resume=resume,
             precision=precision,
             pin=pin,
+            average=average,
             defines=defines,
             json=json,
         )

@@ -49,6 +49,7 @@ CONFIG = RunConfig(
     averaging=Averaging(),
     seed=11,
     snapshot_dir=pathlib.Path("unset"),
+    average="SPARK",
 )
 
 
@@ -205,7 +206,7 @@ def test_the_loop_on_spark_equals_the_loop_in_one_process(spark, config, tmp_pat
     np.testing.assert_array_equal(solver.net.flat_data, last.state.weights)
     rounds = [event for event in events if isinstance(event, Round)]
     assert [(event.tau, event.iteration) for event in rounds] == [(3, 3), (3, 6), (2, 8), (2, 10)]
-    assert events[0].tau == "3,6:2" and events[0].averaging == dataclasses.asdict(averaging)
+    assert events[0].tau == "3,6:2" and events[0].rule == dataclasses.asdict(averaging)
 
 
 @pytest.mark.parametrize("averaging", [*map(Averaging, ["EQUAL"] * 3, ["AVERAGE", "LOCAL", "RESET"]), *RULES])
