@@ -3,8 +3,7 @@
 Every worker owns a part of the array. First all send each owner its part, which the owner sums; then each owner sends
 its means to all. Each worker so sends and receives twice the array, but for its own part, however many they are.
 
-Where arrays are given as messages (codec.py), the owner gets its part of those, and sends the change of its means back
-in bfloat16, whatever their format.
+Of arrays that are given as messages (codec.py) the owner gets its part, and sends the means back in bfloat16.
 
 Parts travel in blocks. An owner takes a block from the first worker, then the same one from the second, and so on: it
 adds in the order of the ranks, with room for one block, whoever is the fastest. Senders serve their peers in turns, a
@@ -21,12 +20,12 @@ import numpy.typing as npt
 
 from .average import Array
 from .codec import BLOCK as UNIT
-from .codec import RETURN, Bytes, Message, pack, returned, unpack
+from .codec import RETURN, Bytes, Message, opened, returned
 from .wire import PeerError, Wire, empty, raw
 
 # Numbers in a block, a multiple of UNIT: half a megabyte stays in the cache from the socket to the sum.
 BLOCK = 1 << 17
-# Changes in bfloat16.
+# Bfloat16, as it travels.
 Halves = npt.NDArray[np.uint16]
 Piece = Array | Bytes | Halves
 _HEAD = struct.Struct("<dQ?")
@@ -68,49 +67,42 @@ class Mesh:
             wire.patience = seconds
 
     def mean(
-        self,
-        arrays: Sequence[Array],
-        weight: float = 1.0,
-        last: bool = False,
-        messages: Sequence[Message | None] | None = None,
-    ) -> bool:
-        """Makes `arrays`, of the same lengths in all workers, their weighted means; gives what rank 0 says of `last`.
+        self, given: Sequence[Array | Message], weight: float = 1.0, last: bool = False
+    ) -> tuple[list[Array], bool]:
+        """The weighted means of what all workers give, of the same lengths in all; and what rank 0 says of `last`.
 
-        The same bits as average.mean of the workers' arrays in the order of the ranks. Where there is a message in the
-        place of an array, the values are what it holds, and the array is only written: codec.returned of their mean.
+        The same bits as average.mean of the workers' arrays in the order of the ranks. Arrays become their means in
+        place; of messages it is the means of what they hold, as codec.returned has them.
         """
-        messages = messages or (None,) * len(arrays)
         if self.size == 1:
-            for array, message in zip(arrays, messages, strict=True):
-                if message is not None:
-                    message.open(array)
-                    array[...] = returned(array, message.common)
-            return last
+            return [returned(opened(each)) if isinstance(each, Message) else each for each in given], last
+        arrays = [np.empty(each.count, np.float32) if isinstance(each, Message) else each for each in given]
         head = _HEAD.pack(weight, sum(array.size for array in arrays), last)
         heads = self._exchange(head)
         for peer, (_, length, _) in enumerate(heads):
             if length != heads[self.rank][1]:
                 raise PeerError(f"worker {peer + 1} averages {length:,} numbers, not {heads[self.rank][1]:,}")
         weights = [each[0] for each in heads]
-        for array, message in zip(arrays, messages, strict=True):
+        for array, each in zip(arrays, given, strict=True):
+            message = each if isinstance(each, Message) else None
             self._run(self._parts_of_others(array, message), self._reduce(array, weights, message))
             if message is None:
                 self.gather(array)
             else:
-                self._gather_change(array, message.common)
-        return bool(heads[0][2])
+                self._gather_packed(array)
+        return arrays, bool(heads[0][2])
 
     def gather(self, array: Array | Halves) -> None:
         """Fills `array`, of which each worker has its own part."""
         self._run(self._own_part(array), self._collect(array))
 
-    def _gather_change(self, array: Array, common: Array) -> None:
-        """Fills `array` as codec.returned has it."""
+    def _gather_packed(self, array: Array) -> None:
+        """As `gather`, of codec.returned."""
         mine = part(array.size, self.rank, self.size)
-        change = np.empty(array.size, np.uint16)
-        change[mine] = pack(RETURN, array[mine], common[mine]).view(np.uint16)
-        self.gather(change)
-        unpack(RETURN, change.view(np.uint8), common, array)
+        message = Message.empty(RETURN, array.size)
+        message.part(mine).content[...] = Message.of(RETURN, array[mine]).content
+        self.gather(message.content.view(np.uint16))
+        message.open(array)
 
     def _exchange(self, mine: bytes) -> list[tuple[float, int, bool]]:
         found = [_HEAD.unpack(mine)] * self.size
@@ -166,7 +158,7 @@ class Mesh:
                 if message is not None:
                     theirs = message.part(some)
                     if peer != self.rank:
-                        theirs = theirs.empty_like()
+                        theirs = Message.empty(message.format, block.size)
                         self._wires[peer].read(raw(theirs.content))
                     theirs.open(values)
                 elif peer != self.rank:

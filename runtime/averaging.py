@@ -65,6 +65,11 @@ class Averaging:
         return self.moving_rate != 0
 
     @property
+    def messages(self) -> bool:
+        """Whether arrays travel as messages of their change."""
+        return self.exchange != "float32"
+
+    @property
     def packed(self) -> tuple[str, ...]:
         """Names of the arrays that travel in the format of `exchange`."""
         return ("weights", "history") if self.momentum == "AVERAGE" else ("weights",)
@@ -75,7 +80,7 @@ class Averaging:
         names = ["weights"] if self.elastic else []
         if self.momentum == "LOCAL":
             names.append("history")
-        if CODECS[self.exchange].feedback:
+        if self.messages and CODECS[self.exchange].feedback:
             names.extend(map(residual_of, self.packed))
         return tuple(names)
 

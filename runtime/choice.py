@@ -1,6 +1,7 @@
 """Which strategy of averaging a run takes, and why: the one that was asked for, or the faster one of a probe."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from .rule import Arrays, Rule, Turn
 from .shards import Shard
 from .shuffle import Shuffle
 from .spark import Cluster, Rows
-from .worker import Figures
+from .worker import Figures, Job
 
 # The probe averages as many numbers at most (16 MB), and waits as long for connections.
 PROBE_NUMBERS = 1 << 22
@@ -43,7 +44,7 @@ def choose(
     if cluster.workers == 1:
         return ring, "RING", ()
     size = min(parameters, PROBE_NUMBERS)
-    still = Still(rule.job, Averaging(momentum="RESET"), rule.workers, rule.rows, 0)
+    still = Still.among(cluster.workers)
     try:
         own = seconds(Ring(cluster, rows, still, PROBE_SECONDS, attempts=1), size, 3)
     except ClusterError as error:
@@ -67,6 +68,12 @@ def seconds(exchange: Exchange, size: int, rounds: int) -> float:
 
 class Still(Rule):
     """A rule by which nobody trains: a round is its average."""
+
+    @classmethod
+    def among(cls, workers: int) -> Self:
+        """For as many workers."""
+        nothing = Job("", b"", b"", b"", (), (), seed=0, threads=1, send_history=False)
+        return cls(nothing, Averaging(momentum="RESET"), workers, workers, 0)
 
     def train(
         self, shard: Shard, partition: int, shared: Arrays, own: Arrays, round: int, iteration: int, steps: int

@@ -1,21 +1,22 @@
-"""How arrays travel between workers: as they are, or as their change since the last average, in fewer bytes.
+"""How arrays travel in fewer bytes: as messages of their change since the last average.
 
-    float32    4 bytes a value: the values themselves, bit for bit
-    bf16       2 bytes: the change, rounded to the nearest (ties to even); its relative error is at most 2^-8
-    int8       1 byte and 4 for every 256 values: the change in steps of 1/127 of the largest of its block; its error is
-               at most half a step, and the sender adds it to what it sends next (error feedback)
+    float32    no messages: arrays travel as they are
+    bf16       2 bytes a value: the change, rounded to the nearest bfloat16 (ties to even); off by at most 2^-8 of it
+    int8       1 byte and 4 for every 256 values: the change in steps of 1/127 of the largest of its block; off by at
+               most half a step, which the sender adds to what it sends next (error feedback)
 
 Error feedback: F. Seide, H. Fu, J. Droppo, G. Li, D. Yu, "1-bit stochastic gradient descent and its application to
-data-parallel distributed training of speech DNNs", Interspeech 2014; that SGD converges with it as without compression:
-S. P. Karimireddy, Q. Rebjock, S. U. Stich, M. Jaggi, "Error feedback fixes SignSGD and other gradient compression
-schemes", ICML 2019.
+data-parallel distributed training of speech DNNs", Interspeech 2014; that SGD converges with it as without
+compression: S. P. Karimireddy, Q. Rebjock, S. U. Stich, M. Jaggi, "Error feedback fixes SignSGD and other gradient
+compression schemes", ICML 2019.
 
-Messages are little-endian bytes. Every operation is one of IEEE's, elementwise and in a fixed order, so whoever decodes
-a message gets the same bits. A message cut where blocks meet is a message of the part.
+Messages are little-endian bytes. Every operation is one of IEEE's, elementwise and in a fixed order, so whoever opens a
+message gets the same bits. A message cut where blocks meet is a message of the part.
 """
 
 import dataclasses
-from typing import Literal, Protocol
+from collections.abc import Iterator
+from typing import Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -38,11 +39,9 @@ _LEAST_STEP = np.float32(2.0**-126)
 class Codec(Protocol):
     """A format of messages.
 
-    relative: what travels is the change of the values since those that sender and receivers have in common.
     feedback: the sender keeps what a message lost, as large as the values, and adds it to the next one.
     """
 
-    relative: bool
     feedback: bool
 
     def size(self, count: int) -> int:
@@ -55,22 +54,7 @@ class Codec(Protocol):
         """Writes the values of a message to `out`."""
 
 
-class _Float32:
-    relative = False
-    feedback = False
-
-    def size(self, count: int) -> int:
-        return 4 * count
-
-    def encode(self, values: Array, out: Bytes) -> None:
-        out.view("<f4")[...] = values
-
-    def decode(self, message: Bytes, out: Array) -> None:
-        out[...] = message.view("<f4")
-
-
 class _Bf16:
-    relative = True
     feedback = False
 
     def size(self, count: int) -> int:
@@ -95,7 +79,6 @@ class _Bf16:
 class _Int8:
     """Blocks one after the other, each its step and then a byte for every value; the last may be shorter."""
 
-    relative = True
     feedback = True
 
     def size(self, count: int) -> int:
@@ -116,88 +99,88 @@ class _Int8:
             np.multiply(part[:, _SCALE:].view(np.int8), part[:, :_SCALE].view("<f4"), out=block)
 
 
-CODECS: dict[Format, Codec] = {"float32": _Float32(), "bf16": _Bf16(), "int8": _Int8()}
-
-
-# Means travel back in this one, where the arrays travelled in any but float32: without feedback, which it does not
-# need, since it is off by a share of the change itself and not of another's.
-RETURN = CODECS["bf16"]
+CODECS: dict[Format, Codec] = {"bf16": _Bf16(), "int8": _Int8()}
+# Means of messages travel back as messages in this one, whatever those were in. It needs no feedback: what it is off by
+# is a share of the change itself, and not of another's.
+RETURN: Format = "bf16"
 
 
 @dataclasses.dataclass(frozen=True)
 class Message:
-    """Values as a message relative to `common`, which the receiver has, too."""
+    """`count` values in a format."""
 
-    codec: Codec
+    format: Format
+    count: int
     content: Bytes
-    common: Array
+
+    @classmethod
+    def of(cls, format: Format, values: Array) -> Self:
+        """The message of `values`."""
+        message = cls.empty(format, values.size)
+        for part in _chunks(values.size):
+            CODECS[format].encode(values[part], message.part(part).content)
+        return message
+
+    @classmethod
+    def empty(cls, format: Format, count: int) -> Self:
+        """Room for a message of `count` values."""
+        return cls(format, count, np.empty(CODECS[format].size(count), np.uint8))
 
     def open(self, out: Array) -> None:
         """Writes the values to `out`."""
-        unpack(self.codec, self.content, self.common, out)
+        for part in _chunks(self.count):
+            CODECS[self.format].decode(self.part(part).content, out[part])
 
     def part(self, some: slice) -> "Message":
         """The message of the values `some`, which begin where a block does: a view."""
-        begin, end = self.codec.size(some.start), self.codec.size(some.stop)
-        return Message(self.codec, self.content[begin:end], self.common[some])
-
-    def empty_like(self) -> "Message":
-        """Room for another of the same size."""
-        return Message(self.codec, np.empty_like(self.content), self.common)
+        size = CODECS[self.format].size
+        return Message(self.format, some.stop - some.start, self.content[size(some.start) : size(some.stop)])
 
 
-def returned(mean: Array, common: Array) -> Array:
-    """What arrives of a `mean` that travels back relative to `common`."""
-    out = np.empty_like(mean)
-    unpack(RETURN, pack(RETURN, mean, common), common, out)
-    return out
+def pack(format: Format, values: Array, common: Array, residual: Array | None = None) -> Message:
+    """The message of the change of `values` from `common`, all flat and of one size.
 
-
-def pack(codec: Codec, values: Array, common: Array, residual: Array | None = None) -> Bytes:
-    """The message from which those who have `common` get `values`, all flat and of one size, or nearly so.
-
-    residual: with `codec.feedback`, what earlier messages lost, zeros at first; it is added, and becomes what this one
-    loses. Raises DivergedError where a change is not finite.
+    residual: with feedback, what earlier messages lost, zeros at first; it is added, and becomes what this one loses.
+    Raises DivergedError where a change is not finite.
     """
-    message = np.empty(codec.size(values.size), np.uint8)
-    if not codec.relative:
-        codec.encode(values, message)
-        return message
+    message = Message.empty(format, values.size)
+    codec = CODECS[format]
     change = np.empty(min(CHUNK, values.size), np.float32)
-    sent = np.empty_like(change)
-    for start in range(0, values.size, CHUNK):
-        part = slice(start, min(start + CHUNK, values.size))
-        bytes_of_part = _message_part(codec, message, part)
+    opened = np.empty_like(change)
+    for part in _chunks(values.size):
+        content = message.part(part).content
         with np.errstate(over="ignore", invalid="ignore"):
-            some = np.subtract(values[part], common[part], out=change[: part.stop - start])
+            some = np.subtract(values[part], common[part], out=change[: part.stop - part.start])
             if residual is not None:
                 some += residual[part]
         if not np.isfinite(some).all():
             raise DivergedError("training diverged: a weight's change is beyond float32; lower base_lr")
-        codec.encode(some, bytes_of_part)
+        codec.encode(some, content)
         if residual is not None:
-            decoded = sent[: some.size]
-            codec.decode(bytes_of_part, decoded)
-            np.subtract(some, decoded, out=residual[part])
+            arrived = opened[: some.size]
+            codec.decode(content, arrived)
+            np.subtract(some, arrived, out=residual[part])
     return message
 
 
-def unpack(codec: Codec, message: Bytes, common: Array, out: Array) -> None:
-    """Writes to `out`, which may be `common`, the values of a message that `pack` made with the same `common`."""
-    if not codec.relative:
-        codec.decode(message, out)
-        return
-    change = np.empty(min(CHUNK, out.size), np.float32)
-    for start in range(0, out.size, CHUNK):
-        part = slice(start, min(start + CHUNK, out.size))
-        some = change[: part.stop - start]
-        codec.decode(_message_part(codec, message, part), some)
-        np.add(common[part], some, out=out[part])
+def opened(given: Array | Message) -> Array:
+    """Values that were given as they are, or as a message."""
+    if not isinstance(given, Message):
+        return given
+    out = np.empty(given.count, np.float32)
+    given.open(out)
+    return out
 
 
-def _message_part(codec: Codec, message: Bytes, part: slice) -> Bytes:
-    """The bytes of the values `part`, which begins where a block does."""
-    return message[codec.size(part.start) : codec.size(part.stop)]
+def returned(mean: Array) -> Array:
+    """What arrives of a mean that travels back."""
+    out = np.empty_like(mean)
+    Message.of(RETURN, mean).open(out)
+    return out
+
+
+def _chunks(size: int) -> Iterator[slice]:
+    return (slice(start, min(start + CHUNK, size)) for start in range(0, size, CHUNK))
 
 
 def _blocks(values: Array, message: Bytes) -> list[tuple[Array, Bytes]]:

@@ -169,9 +169,8 @@ def work(
                 last = done == len(steps) or time.perf_counter() - started > seconds or member.asked_to_stop()
                 # Who needs more than twice as long as this worker is late.
                 member.mesh.patience(place.patience + turn.figures.seconds)
-                means, messages = rule.open(shared, turn.give)
-                last = member.mesh.mean(means, turn.weight, last, messages)
-                shared, own = rule.settle(shared, means), turn.own
+                means, last = member.mesh.mean(turn.give, turn.weight, last)
+                shared, own = rule.settle(shared, tuple(means)), turn.own
                 member.tell(turn.figures)
             member.end(done, shared, own)
         except (PeerError, SparkNetError) as error:

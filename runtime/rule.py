@@ -2,8 +2,8 @@
 
     rule.share    (driver)   a State as arrays that all workers start from, and arrays of each one's own
     rule.train    (worker)   a round of training: what the worker gives to the average, and its own next arrays
-    rule.open     (anywhere) what was given as arrays for the mean, and as messages
-    the exchange             their weighted mean over the workers, summed in the partitions' order
+    the exchange             the weighted mean over the workers, summed in the partitions' order; of messages that of
+                             the changes in them, in codec.RETURN
     rule.settle   (anywhere) from what all started with, and the means, to what all start the next round with
     rule.state    (driver)   the arrays as a State again
 
@@ -21,19 +21,18 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from . import worker
 from .average import Array, mean
 from .averaging import Averaging, moved_centre, outer_step, pulled, residual_of
 from .checkpoint import State
-from .codec import CODECS, Message, pack, returned
+from .codec import Message, opened, pack, returned
 from .shards import Shard
 from .worker import Figures, Job, Trained
 
 Arrays = tuple[Array, ...]
-# Arrays, or messages in their place.
-Given = tuple[npt.NDArray[np.float32] | npt.NDArray[np.uint8], ...]
+# Arrays, and messages in the place of others.
+Given = tuple[Array | Message, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Rule:
     def given(self) -> tuple[str, ...]:
         """Names of the arrays that are averaged; `shared` begins with them."""
         averaging = self.averaging
-        apart = self.statistics and (averaging.outer or CODECS[averaging.exchange].relative)
+        apart = self.statistics and (averaging.outer or averaging.messages)
         return (*averaging.packed, *(["statistics"] if apart else []))
 
     @property
@@ -109,7 +108,7 @@ class Rule:
 
     def turn(self, shared: Arrays, own: Arrays, done: Trained, rows: int) -> Turn:
         """What a worker with `rows` rows, which trained to `done`, gives, and goes on with."""
-        averaging, codec = self.averaging, CODECS[self.averaging.exchange]
+        averaging = self.averaging
         common = dict(zip(self.shared, shared, strict=True))
         mine = dict(zip(self.own, own, strict=True)) if own else {}
         share = rows / self.rows if averaging.weighting == "ROWS" else 1 / self.workers
@@ -119,17 +118,15 @@ class Rule:
         if done.history is not None:
             new["history"] = done.history
         next_own: dict[str, Array] = {}
-        give: list[npt.NDArray[np.float32] | npt.NDArray[np.uint8]] = []
+        give: list[Array | Message] = []
         for name in averaging.packed:
-            if not codec.relative:
+            if not averaging.messages:
                 give.append(new[name])
                 continue
-            residual = None
-            if codec.feedback:
-                known = residual_of(name)
-                residual = mine[known].copy() if mine else np.zeros_like(new[name])
-                next_own[known] = residual
-            give.append(pack(codec, new[name], common[name], residual))
+            residual, kept = None, residual_of(name)
+            if kept in self.own:
+                residual = next_own[kept] = mine[kept].copy() if mine else np.zeros_like(new[name])
+            give.append(pack(averaging.exchange, new[name], common[name], residual))
         if "statistics" in self.given:
             give.append(new["statistics"])
         if averaging.elastic:
@@ -140,37 +137,15 @@ class Rule:
         weight = rows * self.workers / self.rows if averaging.weighting == "ROWS" else 1.0
         return Turn(tuple(give), weight, tuple(next_own[name] for name in self.own), Figures(*_figures(done)))
 
-    def open(self, shared: Arrays, give: Given) -> tuple[Arrays, tuple[Message | None, ...]]:
-        """What was given as arrays for the mean, and messages for those that are still without values.
-
-        See allreduce.Mesh.mean.
-        """
-        codec = CODECS[self.averaging.exchange]
-        if not codec.relative:
-            return tuple(each.view(np.float32) for each in give), (None,) * len(give)
-        arrays: list[Array] = []
-        messages: list[Message | None] = []
-        for name, common, given in zip(self.given, shared, give, strict=False):
-            packed = name != "statistics"
-            arrays.append(np.empty_like(common) if packed else given.view(np.float32))
-            messages.append(Message(codec, given.view(np.uint8), common) if packed else None)
-        return tuple(arrays), tuple(messages)
-
     def average(self, shared: Arrays, turns: Sequence[Turn]) -> Arrays:
-        """The arrays for all of the next round, from the turns of all workers: what they compute among themselves.
-
-        The same bits as allreduce.Mesh.mean and `settle`.
-        """
-        opened = [self.open(shared, turn.give) for turn in turns]
-        for arrays, messages in opened:
-            for array, message in zip(arrays, messages, strict=True):
-                if message is not None:
-                    message.open(array)
+        """The arrays for all of the next round, from the turns of all workers: what an exchange and `settle` do."""
         weights = [turn.weight for turn in turns]
-        means = [mean(arrays, weights) for arrays in zip(*[arrays for arrays, _ in opened], strict=True)]
-        for index, message in enumerate(opened[0][1]):
-            if message is not None:
-                means[index] = returned(means[index], message.common)
+        means = []
+        for given in zip(*[turn.give for turn in turns], strict=True):
+            arrays = [opened(each) for each in given]
+            means.append(mean(arrays, weights))
+            if isinstance(given[0], Message):
+                means[-1] = returned(means[-1])
         return self.settle(shared, tuple(means))
 
     def settle(self, shared: Arrays, means: Arrays) -> Arrays:
@@ -179,12 +154,18 @@ class Rule:
         A pure function, element by element: it runs wherever the means are, on pieces, too, in which the velocity
         is cut where the weights are. `means` may be overwritten.
         """
-        averaging, weights, average = self.averaging, shared[0], means[0]
+        averaging, weights = self.averaging, shared[0]
+        if averaging.messages:
+            packed = len(averaging.packed)
+            means = (
+                *(common + change for common, change in zip(shared, means[:packed], strict=False)),
+                *means[packed:],
+            )
         if averaging.elastic:
-            return (moved_centre(weights, average, averaging.moving_rate), *means[1:])
+            return (moved_centre(weights, means[0], averaging.moving_rate), *means[1:])
         if averaging.outer:
             velocity = shared[-1] if averaging.outer_momentum else None
-            weights, velocity = outer_step(weights, velocity, average, averaging)
+            weights, velocity = outer_step(weights, velocity, means[0], averaging)
             return (weights, *means[1:], *(() if velocity is None else (velocity,)))
         return means
 

@@ -27,7 +27,7 @@ from ..errors import ClusterError, SparkNetError
 from .config import slots, too_few_slots
 from .cores import cores
 from .data import Columns, Source
-from .shards import local_folder, remove_shards, shard
+from .shards import Shard, local_folder, remove_shards, shard
 
 __all__ = ["Cluster", "Own", "Rows", "SparkContext", "check_java"]
 
@@ -193,25 +193,55 @@ class Cluster:
                 raise result
         return cast(list[T], results)
 
+    def over(
+        self,
+        rows: Rows,
+        function: Callable[..., Iterable[T]],
+        failed: Callable[[int, SparkNetError], Iterable[T]],
+        stack: contextlib.ExitStack,
+        *arguments: Any,
+    ) -> "RDD[T]":
+        """What `function(shard, partition, *arguments)` gives for each partition, as an RDD.
+
+        Where it raises a SparkNetError, `failed(partition, error)` gives something in its place: raised, the same error
+        would only come again, in every attempt of Spark's. The arguments are broadcast, until `stack` is closed.
+        """
+        return rows.rdd.mapPartitionsWithIndex(self._task(rows, function, failed, stack, arguments))
+
     def _each(
         self, rows: Rows, function: Callable[..., T], arguments: tuple[Any, ...], together: bool
     ) -> list[T | SparkNetError]:
-        run, name, columns = self.run, rows.name, rows.source.columns
+        def result(shard: Shard, partition: int, *values: Any) -> list[tuple[int, T | SparkNetError]]:
+            return [(partition, function(shard, partition, *values))]
+
+        def failed(partition: int, error: SparkNetError) -> list[tuple[int, T | SparkNetError]]:
+            return [(partition, error)]
+
         with contextlib.ExitStack() as stack:
-            sent = [[self.broadcast(stack, value) for value in _values(argument)] for argument in arguments]
-
-            def task(partition: int, parts: Iterable[Iterator[Columns]]) -> Iterator[tuple[int, Any]]:
-                try:
-                    mine = shard(run, f"{name}-{partition}", columns, lambda: next(iter(parts)), local_folder())
-                    values = [each[partition if len(each) > 1 else 0].value for each in sent]
-                    return iter([(partition, function(mine, partition, *values))])
-                except SparkNetError as error:
-                    # Handed over, not raised: the same error would only come again, in every attempt of Spark's.
-                    return iter([(partition, error)])
-
             tasks: Any = rows.rdd.barrier() if together else rows.rdd
-            results = tasks.mapPartitionsWithIndex(task).collect()
+            results = tasks.mapPartitionsWithIndex(self._task(rows, result, failed, stack, arguments)).collect()
         return [result for _, result in sorted(results, key=lambda pair: pair[0])]
+
+    def _task(
+        self,
+        rows: Rows,
+        function: Callable[..., T],
+        failed: Callable[[int, SparkNetError], T],
+        stack: contextlib.ExitStack,
+        arguments: tuple[Any, ...],
+    ) -> Callable[[int, Iterable[Iterator[Columns]]], T]:
+        run, name, columns = self.run, rows.name, rows.source.columns
+        sent = [[self.broadcast(stack, value) for value in _values(argument)] for argument in arguments]
+
+        def task(partition: int, parts: Iterable[Iterator[Columns]]) -> T:
+            try:
+                mine = shard(run, f"{name}-{partition}", columns, lambda: next(iter(parts)), local_folder())
+                values = [each[partition if len(each) > 1 else 0].value for each in sent]
+                return function(mine, partition, *values)
+            except SparkNetError as error:
+                return failed(partition, error)
+
+        return task
 
     def broadcast(self, stack: contextlib.ExitStack, value: Any) -> "Broadcast[Any]":
         """Sends `value` to all executors; `stack` destroys it."""
@@ -350,4 +380,6 @@ def _reason(error: Exception) -> str:
         after = [line for line in lines[python[0] + 1 :] if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt)\b", line)]
         if after:
             return after[0]
+    if len(lines) > 1 and lines[0].endswith("finished unsuccessfully."):
+        return lines[1]  # of a barrier stage
     return lines[0] if lines else type(error).__name__

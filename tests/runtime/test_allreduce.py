@@ -36,7 +36,7 @@ def test_the_mean_of_all_in_the_order_of_the_ranks(size, lengths, weights, seed)
 
         def work(mesh):
             arrays = [array.copy() for array in given[mesh.rank]]
-            return arrays, mesh.mean(arrays, weights[mesh.rank], last=mesh.rank == 0)
+            return mesh.mean(arrays, weights[mesh.rank], last=mesh.rank == 0)
 
         for arrays, last in everywhere(meshes(size), work):
             assert last

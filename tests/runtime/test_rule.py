@@ -216,9 +216,8 @@ def test_workers_among_themselves_average_as_a_driver_does(averaging, rows, monk
 
     def work(mesh):
         turn = turns(which, shared, own, made_up(len(rows), 1), rows)[mesh.rank]
-        means, messages = which.open(shared, turn.give)
-        mesh.mean(means, turn.weight, False, messages)
-        return which.settle(shared, means)
+        means, _ = mesh.mean(turn.give, turn.weight)
+        return which.settle(shared, tuple(means))
 
     for settled in everywhere(meshes(len(rows)), work):
         assert len(settled) == len(expected) == len(which.shared)
