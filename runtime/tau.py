@@ -79,16 +79,17 @@ class AutoTau:
     """Keeps averaging at about a `share` of the time: chooses tau by the times of the rounds before.
 
     A round of tau iterations takes tau c + a seconds, c for an iteration and a for its average, so that averaging takes
-    a / (tau c + a) of it. Of c and a the medians over the last rounds are taken, since single rounds are disturbed by
-    whatever else the machines do. As averaging less often costs accuracy, tau is no larger than it has to be; it stays
-    where it is as long as it is about right, and moves by a factor of 4 at most, until rounds of that length have been
-    measured.
+    a / (tau c + a) of it. Of both the medians over the last rounds are taken, since single rounds are disturbed by
+    whatever else the machines do; a leg's first round, which its beginning makes longer, has a median of its own, and
+    counts as often as there were such rounds. As averaging less often costs accuracy, tau is no larger than it has to
+    be; it stays where it is as long as it is about right, and moves by a factor of 4 at most, until rounds of that
+    length have been measured.
 
     tau    the schedule of all choices: given as --tau, it repeats the run
     after  rounds after which to choose again: few after a change, more and more while there is none
     """
 
-    WINDOW = 5
+    WINDOW = 12
     FEW, MANY = 4, 32
     ABOUT = 1.25
 
@@ -96,18 +97,18 @@ class AutoTau:
         self.tau = tau
         self.share = share
         self.after = self.FEW
-        self._times: list[tuple[float, float]] = []
+        self._times: list[tuple[float, float, bool]] = []
         self._warm = False
 
-    def measure(self, steps: int, training: float, averaging: float) -> None:
-        """Takes note of a round of `steps` iterations, its seconds of training and of averaging.
+    def measure(self, steps: int, training: float, averaging: float, begins: bool = False) -> None:
+        """Takes note of a round of `steps` iterations, its seconds of training and of averaging; `begins`: a leg.
 
         The first one after a start does not count: engines allocate and compile in it.
         """
         if not self._warm:
             self._warm = True
             return
-        self._times = [*self._times[1 - self.WINDOW :], (training / steps, averaging)]
+        self._times = [*self._times[1 - self.WINDOW :], (training / steps, averaging, begins)]
 
     def choose(self, iteration: int) -> bool:
         """Chooses the tau from `iteration` on; returns whether it is another than before.
@@ -116,8 +117,9 @@ class AutoTau:
         """
         if len(self._times) < 3:
             return False
-        per_iteration = max(1e-9, statistics.median(time for time, _ in self._times))
-        per_average = statistics.median(time for _, time in self._times)
+        per_iteration = max(1e-9, statistics.median(time for time, _, _ in self._times))
+        kinds = [[time for _, time, begins in self._times if begins == kind] for kind in (False, True)]
+        per_average = sum(len(kind) * statistics.median(kind) for kind in kinds if kind) / len(self._times)
         wanted = math.ceil(per_average * (1 - self.share) / (self.share * per_iteration))
         now = self.tau.at(iteration)
         wanted = max(1, now // 4, min(wanted, 4 * now, MOST))

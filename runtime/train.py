@@ -176,7 +176,7 @@ class _Loop:
         self._iteration += steps
         training = min(seconds, max(each.seconds for each in done))
         if self._auto is not None:
-            self._auto.measure(steps, training, seconds - training)
+            self._auto.measure(steps, training, seconds - training, self._round == self.state.round + 1)
         self.solver.iter = self._iteration - 1
         self.emit(
             Round(

@@ -262,7 +262,7 @@ def test_resuming_from_damaged_arrays(spark, config):
 
 def test_tau_chosen_by_the_time_that_averaging_takes(spark, config, monkeypatch):
     """Rounds whose average takes as long as 30 iterations: at a tenth of the time tau goes to 270, by 4 at most."""
-    monkeypatch.setattr(AutoTau, "measure", lambda self, steps, *_: timed(self, steps, steps * 1.0, 30.0))
+    monkeypatch.setattr(AutoTau, "measure", lambda self, steps, *_: timed(self, steps, steps * 1.0, 30.0, False))
     timed = AUTO_MEASURE
     auto = dataclasses.replace(
         config, tau=Tau.parse("50"), averaging_share=0.1, max_iter=1000, rounds=None, test_every=0
