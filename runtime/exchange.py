@@ -8,10 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from .checkpoint import State
-from .rule import Rule, Turn
 from .worker import Figures
-
-__all__ = ["Exchange", "Rule", "Turn", "Watch"]
 
 
 class Watch(Protocol):

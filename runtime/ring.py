@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from ..errors import ClusterError, SparkNetError
 from .checkpoint import State
 from .config import TASK_FAILURES
-from .exchange import Rule, Watch
+from .exchange import Watch
 from .rendezvous import Member, Place, Rendezvous
+from .rule import Rule
 from .shards import Shard
 from .spark import Cluster, Rows
 from .wire import LateError, PeerError

@@ -111,31 +111,29 @@ class Rule:
         averaging = self.averaging
         common = dict(zip(self.shared, shared, strict=True))
         mine = dict(zip(self.own, own, strict=True)) if own else {}
-        share = rows / self.rows if averaging.weighting == "ROWS" else 1 / self.workers
-        new: dict[str, Array] = {"weights": done.weights}
+        new: dict[str, Array | Message] = {"weights": done.weights}
+        next_own: dict[str, Array] = {}
+        if averaging.elastic:
+            share = rows / self.rows if averaging.weighting == "ROWS" else 1 / self.workers
+            next_own["weights"] = pulled(done.weights, common["weights"], averaging.moving_rate * share)
         if "statistics" in self.given:
             new["statistics"], new["weights"] = self._taken_apart(done.weights)
-        if done.history is not None:
+        if averaging.momentum == "LOCAL" and done.history is not None:
+            next_own["history"] = done.history
+        elif done.history is not None:
             new["history"] = done.history
-        next_own: dict[str, Array] = {}
-        give: list[Array | Message] = []
-        for name in averaging.packed:
-            if not averaging.messages:
-                give.append(new[name])
-                continue
-            residual, kept = None, residual_of(name)
+        for name in averaging.packed if averaging.messages else ():
+            values, residual, kept = opened(new[name]), None, residual_of(name)
             if kept in self.own:
-                residual = next_own[kept] = mine[kept].copy() if mine else np.zeros_like(new[name])
-            give.append(pack(averaging.exchange, new[name], common[name], residual))
-        if "statistics" in self.given:
-            give.append(new["statistics"])
-        if averaging.elastic:
-            next_own["weights"] = pulled(done.weights, common["weights"], averaging.moving_rate * share)
-        if averaging.momentum == "LOCAL":
-            next_own["history"] = new["history"]
-        # Workers with equally many rows count exactly 1: the plain mean, to the bit.
-        weight = rows * self.workers / self.rows if averaging.weighting == "ROWS" else 1.0
-        return Turn(tuple(give), weight, tuple(next_own[name] for name in self.own), Figures(*_figures(done)))
+                residual = next_own[kept] = mine[kept].copy() if mine else np.zeros_like(values)
+            new[name] = pack(averaging.exchange, values, common[name], residual)
+        return Turn(
+            give=tuple(new[name] for name in self.given),
+            # Workers with equally many rows count exactly 1: the plain mean, to the bit.
+            weight=rows * self.workers / self.rows if averaging.weighting == "ROWS" else 1.0,
+            own=tuple(next_own[name] for name in self.own),
+            figures=Figures(done.losses, done.rows, done.seconds),
+        )
 
     def average(self, shared: Arrays, turns: Sequence[Turn]) -> Arrays:
         """The arrays for all of the next round, from the turns of all workers: what an exchange and `settle` do."""
@@ -190,7 +188,3 @@ class Rule:
             result[begin:end] = statistics[at : at + end - begin]
             at += end - begin
         return result
-
-
-def _figures(done: Figures) -> tuple[list[float], int, float]:
-    return done.losses, done.rows, done.seconds
