@@ -5,12 +5,14 @@
 Nobody trains, so that a round is its average: `spark` and `ring`, the strategies of sparknet-run; `naive`, SparkNet's
 broadcast and map().reduce() at the driver; `allreduce`, what ring does among its workers, in processes without Spark;
 `gloo`, the same by PyTorch (pip install torch==2.13.0). 244 MB are AlexNet's weights. The ways take turns, so that
-noise of the machine meets all. Printed are medians, in seconds. A round of `ring` has its share of the leg's beginning
-and end, when the weights come from the driver and go back; the legs here have --rounds rounds.
+noise of the machine meets all. Printed are medians, in seconds. A round of `ring` has its share of the beginning and
+the end of its leg, of --rounds rounds, when the weights come from the driver and go back. `naive` needs much memory:
+executors get --memory MB, the driver what SPARK_DRIVER_MEMORY says (4g).
 """
 
 import argparse
 import json
+import os
 import pathlib
 import socket
 import statistics
@@ -197,9 +199,10 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--turns", type=int, default=3, help="of each way, after one that warms up")
     parser.add_argument("--rounds", type=int, default=5, help="of ring's legs, and of a turn without Spark")
-    parser.add_argument("--memory", type=int, default=2048, help="of each executor, in MB")
+    parser.add_argument("--memory", type=int, default=4096, help="of each executor, in MB")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
+    os.environ.setdefault("SPARK_DRIVER_MEMORY", "4g")
     results = []
     for size in args.workers:
         numbers = round(args.megabytes * 1e6 / 4)
