@@ -229,6 +229,23 @@ class Net:
         """The gradients of `flat_data`: a live view."""
         return self._native.flat_diff
 
+    @property
+    def statistics(self) -> tuple[tuple[int, int], ...]:
+        """Where in `flat_data` the statistics of BatchNorm and BN begin and end.
+
+        A forward pass in TRAIN moves them, no solver does.
+        """
+        keeping = {name for name, layer in self.layer_dict.items() if layer.type in ("BatchNorm", "BN")}
+        ranges: list[tuple[int, int]] = []
+        start = 0
+        for name, _, shape, lr_mult, _ in self._native.learnable():
+            end = start + math.prod(shape)
+            if name in keeping and lr_mult == 0:
+                begin = ranges.pop()[0] if ranges and ranges[-1][1] == start else start
+                ranges.append((begin, end))
+            start = end
+        return tuple(ranges)
+
     def copy_from(self, path: str | os.PathLike[str]) -> None:
         """Copies the weights in the file `path` into the layers of the same names; other layers stay as they are.
 

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 from .. import Model, caffe_ext
 from ..errors import DataError
@@ -23,7 +24,9 @@ def main(
     master: str | None = None,
     train: str | None = None,
     test: str | None = None,
-    tau: int | None = None,
+    tau: str | None = None,
+    averaging_share: float | None = None,
+    averaging: Mapping[str, Any] = {},
     rounds: int | None = None,
     seed: int | None = None,
     snapshot_dir: str | None = None,
@@ -32,10 +35,13 @@ def main(
     precision: caffe_ext.Precision = "float32",
     memory: caffe_ext.Memory = "reuse",
     pin: bool = True,
+    average: str | None = None,
     defines: Mapping[str, str] = {},
     json: str | None = None,
 ) -> int:
     """Trains the model in the file `model` (.snet, or a solver's .prototxt); None stands for an option not given.
+
+    `averaging` has those of averaging.Averaging's fields that were given.
 
     Prints progress to standard output and errors to standard error, one message each. Returns the exit status: 0
     done, 1 the model or the data is wrong, 2 the command line is wrong, 3 the cluster failed, 130 interrupted.
@@ -51,6 +57,8 @@ def main(
             workers=workers,
             master=master,
             tau=tau,
+            averaging_share=averaging_share,
+            averaging=averaging,
             rounds=rounds,
             seed=seed,
             snapshot_dir=snapshot_dir,
@@ -61,6 +69,7 @@ def main(
             precision=precision,
             memory=memory,
             pin=pin,
+            average=average,
         )
         check_folder(config.snapshot_dir)
         plan = _plan(model, compiled, solver, config)

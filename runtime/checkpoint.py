@@ -2,7 +2,8 @@
 
     NAME_iter_N.caffemodel    the averaged weights
     NAME_iter_N.solverstate   the solver's history (the mean of the workers', where each keeps its own)
-    NAME_iter_N.history.npy   momentum LOCAL: each worker's history, a row each
+    NAME_iter_N.averaging.npz where there are any: what else the workers have in common by the rule of averaging
+                              ("velocity"), and what each of them has of its own ("0.history", ...)
     NAME_iter_N.json          round, iteration, seed and settings
 
 Every file is written whole or not at all, the .json last: a snapshot without it is none. It has the others' SHA-256.
@@ -14,7 +15,7 @@ import hashlib
 import json
 import pathlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,21 +25,36 @@ from ..errors import DataError, OutputError, WeightsError
 from ..files import atomic_path, write_atomic
 from .average import Array, mean
 from .config import RunConfig
+from .tau import Tau
 
 VERSION = 2
+ARRAYS = ".averaging.npz"
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Where a run stands between two rounds.
+    """Where a run stands between two rounds: the arrays of rule.py by name.
 
-    histories: () when every worker starts from zero, one for all, or one for each partition.
+    common   those that the workers have in common, "weights" at least; what is not there counts as zeros
+    own      those that each worker has of its own, () where none has any yet
     """
 
     round: int
     iteration: int
-    weights: Array
-    histories: tuple[Array, ...]
+    common: Mapping[str, Array]
+    own: tuple[Mapping[str, Array], ...] = ()
+
+    @property
+    def weights(self) -> Array:
+        """The averaged weights."""
+        return self.common["weights"]
+
+    @property
+    def history(self) -> Array | None:
+        """The solver's history, the mean where each worker has its own; None: zeros."""
+        if self.own and "history" in self.own[0]:
+            return mean([arrays["history"] for arrays in self.own])
+        return self.common.get("history")
 
 
 def check_folder(folder: pathlib.Path) -> None:
@@ -66,11 +82,13 @@ def save(
         "round": state.round,
         "seed": config.seed,
         "workers": config.workers,
-        "tau": config.tau,
-        "momentum": config.momentum,
+        "tau": str(config.tau),
+        **dataclasses.asdict(config.averaging),
         "precision": config.precision,
     }
-    return write(folder, name, solver, settings, state.histories if config.momentum == "LOCAL" else ())
+    arrays = {key: array for key, array in state.common.items() if key not in ("weights", "history")}
+    arrays |= {f"{worker}.{key}": array for worker, own in enumerate(state.own) for key, array in own.items()}
+    return write(folder, name, solver, settings, arrays)
 
 
 def write(
@@ -78,16 +96,19 @@ def write(
     name: str,
     solver: caffe_ext.Solver,
     settings: Mapping[str, Any],
-    histories: Sequence[Array] = (),
+    arrays: Mapping[str, Array] = {},
 ) -> tuple[pathlib.Path, ...]:
-    """Writes a snapshot of `solver` as it is, with `settings` (round, seed and workers at least); returns the files."""
+    """Writes a snapshot of `solver` as it is, with `settings` (round, seed and workers at least) and further `arrays`.
+
+    Returns the files.
+    """
     folder = folder.absolute()
     stem = f"{name}_iter_{solver.iter}"
     files = [pathlib.Path(path) for path in solver.snapshot(str(folder / name))]
-    if histories:
-        path = folder / f"{stem}.history.npy"
+    if arrays:
+        path = folder / f"{stem}{ARRAYS}"
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.save(file, np.stack(histories))
+            np.savez(file, allow_pickle=False, **arrays)
         files.append(path)
     path = folder / f"{stem}.json"
     about: dict[str, Any] = {"version": VERSION, "time": time.time(), "iteration": solver.iter, **settings}
@@ -122,9 +143,10 @@ def start_from(paths: Iterable[pathlib.Path], net: caffe_ext.Net, name: str) -> 
 
 
 def put(solver: caffe_ext.Solver, state: State) -> None:
-    """Sets the solver to `state`: weights, iteration, and the mean of the histories (zero where there are none)."""
+    """Sets the solver to `state`: weights, iteration and history."""
+    history = state.history
     solver.net.flat_data[:] = state.weights
-    solver.flat_history[:] = mean(state.histories) if state.histories else 0
+    solver.flat_history[:] = 0 if history is None else history
     solver.iter = state.iteration
 
 
@@ -152,27 +174,52 @@ def newest(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, tuple[str, ..
 def load(path: pathlib.Path, solver: caffe_ext.Solver, config: RunConfig) -> tuple[State, RunConfig]:
     """The state that the snapshot `path` (its .json) holds, and `config` with the seed that the run began with.
 
+    With `--tau auto` it goes on with the tau chosen last. What the snapshot of a run with other settings, or with
+    another number of workers, lacks begins anew: workers from the common weights and history, the rest from zeros.
     Raises DataError or WeightsError where the files do not fit the net.
     """
     settings = _settings(path)
     files = [path.parent / file for file in settings["files"]]
     solver.net.copy_from(files[0])
-    histories: tuple[Array, ...] = ()
-    if config.momentum == "LOCAL" and len(files) > 2 and settings["workers"] == config.workers:
-        stacked = np.load(files[2])
-        if stacked.shape != (config.workers, solver.flat_history.size):
-            raise WeightsError(f"{files[2]} holds histories of shape {stacked.shape}, not of this net")
-        histories = tuple(stacked)
-    elif config.momentum != "RESET":
-        history = np.concatenate([values.ravel() for values in caffe_ext.read_state(files[1]).history])
-        if history.size != solver.flat_history.size:
-            raise WeightsError(
-                f"{files[1]} holds a history of {history.size:,} numbers, but this solver has one of "
-                f"{solver.flat_history.size:,}"
-            )
-        histories = (history,) * (config.workers if config.momentum == "LOCAL" else 1)
-    state = State(settings["round"], settings["iteration"], solver.net.flat_data.copy(), histories)
-    return state, dataclasses.replace(config, seed=settings["seed"])
+    weights = solver.net.flat_data.copy()
+    history = np.concatenate([values.ravel() for values in caffe_ext.read_state(files[1]).history])
+    _check_size(files[1], "history", history, solver.flat_history.size)
+    arrays: dict[str, Array] = {}
+    for file in files:
+        if file.name.endswith(ARRAYS):
+            arrays = _arrays(file, weights.size, history.size)
+    common = {"weights": weights}
+    if config.averaging.momentum == "AVERAGE":
+        common["history"] = history
+    if config.averaging.outer_momentum and "velocity" in arrays:
+        common["velocity"] = arrays["velocity"]
+    own: tuple[dict[str, Array], ...] = ()
+    if config.averaging.own:
+        anew = {"weights": weights, "history": history}
+        anew |= {"residual": np.zeros_like(weights), "history_residual": np.zeros_like(history)}
+        known = arrays if settings["workers"] == config.workers else {}
+        own = tuple(
+            {name: known.get(f"{worker}.{name}", anew[name]) for name in config.averaging.own}
+            for worker in range(config.workers)
+        )
+    config = dataclasses.replace(config, seed=settings["seed"])
+    if config.averaging_share is not None and "tau" in settings:
+        config = dataclasses.replace(config, tau=Tau.parse(str(settings["tau"])))
+    return State(settings["round"], settings["iteration"], common, own), config
+
+
+def _arrays(path: pathlib.Path, weights: int, history: int) -> dict[str, Array]:
+    """The arrays in the file `path`, each of so many numbers; raises WeightsError."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: np.asarray(file[name], np.float32) for name in file.files}
+    for name, array in arrays.items():
+        _check_size(path, name, array, history if "history" in name else weights)
+    return arrays
+
+
+def _check_size(path: pathlib.Path, name: str, array: Array, size: int) -> None:
+    if array.shape != (size,):
+        raise WeightsError(f"{path} holds a {name} of {array.size:,} numbers, but this solver has one of {size:,}")
 
 
 def _check(path: pathlib.Path) -> None:

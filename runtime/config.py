@@ -4,16 +4,19 @@ import dataclasses
 import pathlib
 import re
 import secrets
-from typing import Self, cast
+from collections.abc import Mapping
+from typing import Any, Literal, Self, cast
 
 from ..caffe_ext import Memory, Precision
 from ..errors import ClusterError, ModelError, UsageError
 from ..proto import caffe_pb2, sparknet_pb2
-from .average import Momentum
+from .averaging import Averaging
 from .cores import cores
+from .tau import AUTO, FIRST, Tau
 
 _LOCAL = re.compile(r"local(?:\[\s*(\d+|\*)\s*(?:,\s*(\d+)\s*)?\])?")
 _LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\]")
+Average = Literal["AUTO", "SPARK", "RING"]
 # Spark gives up on a task after as many failures; its own default for local[n] is a single one.
 TASK_FAILURES = 4
 
@@ -24,12 +27,13 @@ class RunConfig:
 
     workers        partitions of the training data, each trained by one task
     master         Spark's master URL
-    tau            iterations of each worker between two averages
-    rounds         rounds to run, those of a resumed run counted
+    tau            iterations of each worker between two averages; with averaging_share, those chosen so far
+    averaging_share: the share of the time that averaging may take, None: tau is as it is, and not chosen by it
+    rounds         rounds to run, those of a resumed run counted; None: as many as max_iter takes
     max_iter       the iteration at which the last round stops, even in its middle; None: rounds are run whole
     test_every     test after every so many rounds; 0: at the end only
     snapshot_every snapshot after every so many rounds; 0: at the end only
-    momentum       what becomes of the solver's history at an average
+    averaging      what becomes of the workers' arrays at an average
     seed           of initial weights, shuffles, transformations and Dropout
     snapshot_dir   folder of the snapshots
     train, test    URIs that replace those of the model's data layers
@@ -38,6 +42,8 @@ class RunConfig:
     precision      in which nets multiply; snapshots are float32, so that a run may go on in the other one
     memory         what the workers' nets keep between layers (caffe_ext.Net)
     pin            whether workers that share this machine keep to cores of their own
+    average        how the weights get from worker to worker: through Spark, among them (RING), or what is faster
+    deadline       with RING, seconds that a worker may be late before the rounds since the last state are run again
 
     Of the solver's own settings, `display`, `test_interval`, `test_iter`, `snapshot`, `snapshot_format` and
     `snapshot_after_train` have no say here: progress is shown, tests and snapshots are made by rounds, a test takes
@@ -47,14 +53,15 @@ class RunConfig:
 
     workers: int
     master: str
-    tau: int
-    rounds: int
+    tau: Tau
+    rounds: int | None
     max_iter: int | None
     test_every: int
     snapshot_every: int
-    momentum: Momentum
+    averaging: Averaging
     seed: int
     snapshot_dir: pathlib.Path
+    averaging_share: float | None = None
     train: str | None = None
     test: str | None = None
     weights: pathlib.Path | None = None
@@ -62,6 +69,8 @@ class RunConfig:
     precision: Precision = "float32"
     memory: Memory = "reuse"
     pin: bool = True
+    average: Average = "AUTO"
+    deadline: float = 120.0
 
     @classmethod
     def resolve(
@@ -71,7 +80,9 @@ class RunConfig:
         *,
         workers: int | None = None,
         master: str | None = None,
-        tau: int | None = None,
+        tau: str | int | None = None,
+        averaging_share: float | None = None,
+        averaging: Mapping[str, Any] = {},
         rounds: int | None = None,
         seed: int | None = None,
         snapshot_dir: str | None = None,
@@ -82,14 +93,17 @@ class RunConfig:
         precision: Precision = "float32",
         memory: Memory = "reuse",
         pin: bool = True,
+        average: str | None = None,
     ) -> Self:
         """Puts the command line's settings (None: not given) over the model's, and those over the defaults.
+
+        tau: a number, a schedule or "auto"; averaging: fields of Averaging.
 
         Raises UsageError or ModelError for values that make no sense, ClusterError where `master` has too few slots.
         """
         settings = spark or sparknet_pb2.SparkParameter()
         workers = _positive("workers", workers, settings.workers)
-        tau = _positive("tau", tau, settings.tau)
+        taus, share = _tau(tau, averaging_share, settings)
         rounds = (
             None if rounds is None and not settings.HasField("rounds") else _positive("rounds", rounds, settings.rounds)
         )
@@ -98,15 +112,19 @@ class RunConfig:
             if solver.max_iter <= 0:
                 raise ModelError("the solver has no max_iter: give it one, or say --rounds N")
             max_iter = solver.max_iter
-            rounds = -(-max_iter // tau)
-        elif solver.lr_policy in ("poly", "cosine") and rounds * tau > solver.max_iter:
+        elif solver.lr_policy in ("poly", "cosine") and share is not None:
+            # Nobody knows yet how long the rounds will be.
+            max_iter = solver.max_iter
+        elif solver.lr_policy in ("poly", "cosine") and taus.iterations(rounds) > solver.max_iter:
             raise UsageError(
-                f"{rounds} rounds of {tau} iterations run past max_iter ({solver.max_iter}), where lr_policy "
+                f"{rounds} rounds of {taus} iterations run past max_iter ({solver.max_iter}), where lr_policy "
                 f'"{solver.lr_policy}" ends: fewer rounds, or a larger max_iter'
             )
         for name in ("test_every", "snapshot_every"):
             if getattr(settings, name) < 0:
                 raise ModelError(f"spark ({name}={getattr(settings, name)}): a number of rounds, 0 or more, is wanted")
+        if not settings.deadline > 0:
+            raise ModelError(f"spark (deadline={settings.deadline:g}): a number of seconds above 0 is wanted")
         if weights is not None and resume:
             raise UsageError("--weights starts from a file, --resume from the newest snapshot: give one of them")
         if seed is not None and not 0 <= seed < 2**63:
@@ -114,12 +132,13 @@ class RunConfig:
         return cls(
             workers=workers,
             master=check_slots(master, workers),
-            tau=tau,
+            tau=taus,
+            averaging_share=share,
             rounds=rounds,
             max_iter=max_iter,
             test_every=settings.test_every,
             snapshot_every=settings.snapshot_every,
-            momentum=_momentum(settings),
+            averaging=_averaging(averaging, settings),
             seed=_seed(seed, settings, solver),
             snapshot_dir=pathlib.Path(snapshot_dir or "snapshots"),
             train=train,
@@ -129,6 +148,8 @@ class RunConfig:
             precision=precision,
             memory=memory,
             pin=pin,
+            average=_average(average, settings),
+            deadline=settings.deadline,
         )
 
 
@@ -173,9 +194,48 @@ def _positive(name: str, given: int | None, setting: int) -> int:
     return setting
 
 
-def _momentum(settings: sparknet_pb2.SparkParameter) -> Momentum:
-    name = sparknet_pb2.SparkParameter.Momentum.Name(settings.momentum)
-    return cast(Momentum, name)
+def _tau(
+    given: str | int | None, share: float | None, settings: sparknet_pb2.SparkParameter
+) -> tuple[Tau, float | None]:
+    """The schedule, and for "auto" the share that it keeps to."""
+    text = str(given) if given is not None else settings.tau_schedule or str(settings.tau)
+    commanded = share is not None
+    try:
+        if text != AUTO:
+            if share is not None:
+                raise UsageError(f"--averaging-share is what --tau auto keeps to, but tau is {text}")
+            return Tau.parse(text), None
+        if share is None:
+            share = round(settings.averaging_share, 6)  # of a float32
+        if not 0 < share < 1:
+            raise UsageError(f"averaging_share {share}: a share of the time, between 0 and 1, is wanted")
+        return Tau(((0, FIRST),)), share
+    except UsageError as error:
+        if given is None and not commanded:
+            raise ModelError(f"spark (...): {error}") from error
+        raise
+
+
+def _averaging(given: Mapping[str, Any], settings: sparknet_pb2.SparkParameter) -> Averaging:
+    known: dict[str, Any] = {
+        "weighting": settings.Weighting.Name(settings.weighting),
+        "momentum": settings.Momentum.Name(settings.momentum),
+        "exchange": settings.Exchange.Name(settings.exchange).lower(),
+        "outer_nesterov": settings.outer_nesterov,
+    }
+    # The message has float32: 0.9 is meant, not 0.8999999762.
+    known |= {name: round(getattr(settings, name), 6) for name in ("outer_rate", "outer_momentum", "moving_rate")}
+    try:
+        return Averaging(**{**known, **given})
+    except UsageError as error:
+        if given:
+            raise
+        raise ModelError(f"spark (...): {error}") from error
+
+
+def _average(given: str | None, settings: sparknet_pb2.SparkParameter) -> Average:
+    name = given.upper() if given else sparknet_pb2.SparkParameter.Strategy.Name(settings.average)
+    return cast(Average, name)
 
 
 def _seed(given: int | None, settings: sparknet_pb2.SparkParameter, solver: caffe_pb2.SolverParameter) -> int:

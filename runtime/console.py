@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Column, Table
 
-from .events import End, Event, Iteration, Round, Snapshot, Start, Test
+from .events import Again, End, Event, Iteration, Round, Snapshot, Start, Tau, Test
 
 
 class ConsoleReport:
@@ -44,6 +44,10 @@ class ConsoleReport:
                 self._start(event)
             case Round():
                 self._round(event)
+            case Tau():
+                self.say(f"tau {event.tau} from iteration {event.iteration:,} on")
+            case Again():
+                self.say(f"again from round {event.round}: {event.reason}")
             case Iteration():
                 self._iteration(event)
             case Test():
@@ -58,7 +62,8 @@ class ConsoleReport:
     def _start(self, start: Start) -> None:
         where = f"batch {start.batch}, seed {start.seed}"
         if start.rounds is not None:
-            where = f"{start.workers} workers × {start.tau} iterations a round, {where}, {start.master}"
+            length = f"× {start.tau} iterations a round" if isinstance(start.tau, int) else f"with tau {start.tau}"
+            where = f"{start.workers} workers {length}, {where}, {start.master}"
         self.say(f"{start.model}: {start.parameters:,} parameters, {where}")
         for phase, source, rows in (("train", start.train, start.train_rows), ("test", start.test, start.test_rows)):
             if source is not None:
@@ -93,7 +98,7 @@ class ConsoleReport:
         )
         if self._progress is None:
             line = f"round {event.round}/{event.rounds}  {line}"
-        self._advance(event.round, line)
+        self._advance(event.round, event.rounds, line)
 
     def _iteration(self, event: Iteration) -> None:
         self._rows += event.rows
@@ -104,14 +109,14 @@ class ConsoleReport:
             line += f"  {event.rows / event.seconds:,.0f} images/s"
         if self._progress is None:
             line = f"iteration {event.iteration:,}/{event.max_iter:,}  {line}"
-        self._advance(event.iteration, line)
+        self._advance(event.iteration, event.max_iter, line)
 
-    def _advance(self, done: int, line: str) -> None:
+    def _advance(self, done: int, total: int, line: str) -> None:
         if self._progress is None:
             self.say(line)
             return
         metrics = "".join(f"  {name} {value:.4g}" for name, value in self._metrics.items())
-        self._progress.update(self._progress.task_ids[0], completed=done, description=line + metrics)
+        self._progress.update(self._progress.task_ids[0], completed=done, total=total, description=line + metrics)
 
     def _end(self, end: End) -> None:
         if self._progress is not None:

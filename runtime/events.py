@@ -1,10 +1,11 @@
-"""What a run tells: six kinds of events, for the console and, one JSON object a line, for scripts (`--json FILE`).
+"""What a run tells: eight kinds of events, for the console and, one JSON object a line, for scripts (`--json FILE`).
 
-In JSON an event is an object with the key "event" ("start", "round", "iteration", "test", "snapshot" or "end") and,
-beside it, the fields of the class below under their own names. Times are in seconds, `time` is since the epoch. NaN and
-infinite numbers are written as null. A run writes one start, then rounds (on Spark) or iterations (on one machine),
-tests and snapshots as they happen, then one end, always; a run that ends before training has begun (a wrong model,
-say) writes only the end. What only Spark has is null on one machine: `round` everywhere, and some fields of the start.
+In JSON an event is an object with the key "event" ("start", "round", "tau", "again", "iteration", "test", "snapshot" or
+"end") and, beside it, the fields of the class below under their own names. Times are in seconds, `time` is since the
+epoch. NaN and infinite numbers are written as null. A run writes one start, then rounds (on Spark) or iterations (on
+one machine), tests and snapshots as they happen, then one end, always; a run that ends before training has begun (a
+wrong model, say) writes only the end. What only Spark has is null on one machine: `round` everywhere, and some fields
+of the start.
 """
 
 import dataclasses
@@ -25,7 +26,9 @@ class Start:
     """Training begins.
 
     model        the net's name
-    workers, tau, rounds, seed, master, momentum: the settings in force; all but seed null on one machine
+    workers, rounds, seed, master, average: the settings in force; all but seed null on one machine
+    tau          iterations of a round: a number, a schedule, or "auto"; null on one machine
+    rule         the settings of averaging by name (momentum, outer_rate, ...); null on one machine
     precision    in which the nets multiply: float32 or bf16
     round, iteration: where it begins, 0 unless resumed
     max_iter     on one machine: the iteration where it ends
@@ -38,11 +41,12 @@ class Start:
 
     model: str
     workers: int | None = None
-    tau: int | None = None
+    tau: int | str | None = None
     rounds: int | None = None
     seed: int
     master: str | None = None
-    momentum: str | None = None
+    average: str | None = None
+    rule: Mapping[str, Any] | None = None
     precision: str = "float32"
     round: int | None = None
     iteration: int
@@ -61,7 +65,8 @@ class Start:
 class Round:
     """A round is over, and the weights are averaged.
 
-    round        rounds done, this one counted; `rounds` is their whole number
+    round        rounds done, this one counted; `rounds` is their whole number, with tau "auto" as it looks now
+    tau          iterations of this round
     iteration    iterations done (each counts once, however many workers took part)
     loss         mean over the round's iterations and the workers
     rate         the learning rate of the last iteration
@@ -72,12 +77,40 @@ class Round:
 
     round: int
     rounds: int
+    tau: int
     iteration: int
     loss: float
     rate: float
     rows: int
     seconds: float
     averaging: float
+    time: float = dataclasses.field(default_factory=time.time)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tau:
+    """With tau "auto": rounds from `round`, `iteration` on have `tau` iterations.
+
+    schedule: all choices so far; given as --tau, it repeats the run
+    """
+
+    round: int
+    iteration: int
+    tau: int
+    schedule: str
+    time: float = dataclasses.field(default_factory=time.time)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Again:
+    """A worker was lost, for `reason`: rounds from `round`, `iteration` on are run again, with the same outcome.
+
+    Those that a Round was told of already are not told of again.
+    """
+
+    round: int
+    iteration: int
+    reason: str
     time: float = dataclasses.field(default_factory=time.time)
 
 
@@ -154,7 +187,7 @@ class End:
     time: float = dataclasses.field(default_factory=time.time)
 
 
-Event = Start | Round | Iteration | Test | Snapshot | End
+Event = Start | Round | Tau | Again | Iteration | Test | Snapshot | End
 Emit = Callable[[Event], None]
 
 

@@ -16,7 +16,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import RDD, Broadcast, SparkConf, SparkContext
@@ -27,13 +27,21 @@ from ..errors import ClusterError, SparkNetError
 from .config import slots, too_few_slots
 from .cores import cores
 from .data import Columns, Source
-from .shards import local_folder, remove_shards, shard
+from .shards import Shard, local_folder, remove_shards, shard
 
 __all__ = ["Cluster", "Own", "Rows", "SparkContext", "check_java"]
 
 JAVA = 17
 # How long the executors of a cluster may take to come up before too few slots are an error.
 SLOTS_WAIT = 60.0
+# Whoever sets one of these will not have data pass over connections that Spark does not know of.
+SECURED = (
+    "spark.authenticate",
+    "spark.network.crypto.enabled",
+    "spark.io.encryption.enabled",
+    "spark.ssl.enabled",
+    "spark.ssl.rpc.enabled",
+)
 T = TypeVar("T")
 
 
@@ -61,17 +69,14 @@ class Cluster:
         self.run = uuid.uuid4().hex[:12]
         self._owner = context is None
         self._log: pathlib.Path | None = None
+        self._keep_log = False
         # Jobs run in a thread of their own: Ctrl-C then interrupts the main thread's wait, not a half-read
         # answer of Java's.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "spark-jobs")
         self.context = self._start(master) if context is None else context
         try:
             self.master = str(self.context.master)
-            self._check_slots()
-        except (Py4JError, PySparkException, OSError) as error:
-            lost = self._lost(error)
-            self.close()
-            raise lost from error
+            self.check_slots()
         except BaseException:
             self.close()
             raise
@@ -82,6 +87,8 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not isinstance(error, ClusterError):
+            self._keep_log = False
         self.close()
 
     def close(self) -> None:
@@ -95,7 +102,7 @@ class Cluster:
                 run = self.run
                 everywhere = self.context.parallelize(range(self.workers), self.workers)
                 everywhere.foreachPartition(lambda _: remove_shards(run, local_folder()))
-        if self._log is not None:
+        if self._log is not None and not self._keep_log:
             self._log.unlink(missing_ok=True)
 
     @property
@@ -108,6 +115,19 @@ class Cluster:
     def here(self) -> bool:
         """Whether all workers are processes of this machine."""
         return self.master.startswith("local[")
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """The host that the executors find this process at; and where it is to listen."""
+        host = self._setting("spark.driver.host")
+        return host, self._setting("spark.driver.bindAddress") or host
+
+    def secured(self) -> str | None:
+        """The setting of Spark's, if any, by which connections are to be authenticated or encrypted."""
+        return next((key for key in SECURED if self._setting(key).lower() == "true"), None)
+
+    def _setting(self, key: str) -> str:
+        return str(self.context.getConf().get(key, "") or "")
 
     def rows(self, name: str, source: Source) -> Rows:
         """The source's rows, cut into a partition for each worker; `name` tells them from the run's other rows."""
@@ -128,38 +148,103 @@ class Cluster:
         in a worker is raised here as it is, at once; anything else (a lost process, a lost host) makes Spark run the
         task again, and in the end becomes a ClusterError. A KeyboardInterrupt cancels the tasks.
         """
-        job = self._thread.submit(self._each, rows, function, arguments)
+        with self.running(lambda: self._each(rows, function, arguments, together=False)) as job:
+            return self.results(job)
+
+    @contextlib.contextmanager
+    def together(
+        self, rows: Rows, function: Callable[..., T], *arguments: Any
+    ) -> "Iterator[concurrent.futures.Future[list[T | SparkNetError]]]":
+        """Runs as `each` does, but all tasks at a time (a barrier stage), while the block goes on; see `running`.
+
+        Spark gives up at the first task that it loses; where there are too few slots (`check_slots`), after minutes.
+        """
+        with self.running(lambda: self._each(rows, function, arguments, together=True)) as job:
+            yield job
+
+    @contextlib.contextmanager
+    def running(self, body: Callable[[], T]) -> "Iterator[concurrent.futures.Future[T]]":
+        """Runs `body`, which may ask Spark for jobs, while the block goes on; a block that raises cancels them."""
+        job = self._thread.submit(body)
         try:
-            results = job.result()
-        except KeyboardInterrupt:
-            self.context.cancelAllJobs()
-            concurrent.futures.wait([job])
+            yield job
+        except BaseException:
+            while not job.done():
+                # Again and again: `body` may be between two jobs.
+                with contextlib.suppress(Py4JError, OSError):
+                    self.context.cancelAllJobs()
+                concurrent.futures.wait([job], timeout=1)
             raise
+
+    def result(self, job: "concurrent.futures.Future[T]", failed: str = "Spark failed") -> T:
+        """What `job`, of `running`, gives; raises ClusterError, which says `failed` and why, where Spark failed."""
+        try:
+            return job.result()
         except (Py4JError, PySparkException, OSError) as error:
-            raise self._lost(error) from error
+            raise self._lost(error, failed) from error
+
+    def results(
+        self, job: "concurrent.futures.Future[list[T | SparkNetError]]", failed: str = "Spark failed"
+    ) -> list[T]:
+        """As `result`, what the tasks of `job` give in the partitions' order; raises a worker's SparkNetError, too."""
+        results = self.result(job, failed)
         for result in results:
             if isinstance(result, SparkNetError):
                 raise result
-        return results
+        return cast(list[T], results)
 
-    def _each(self, rows: Rows, function: Callable[..., T], arguments: tuple[Any, ...]) -> list[T]:
-        run, name, columns = self.run, rows.name, rows.source.columns
+    def over(
+        self,
+        rows: Rows,
+        function: Callable[..., Iterable[T]],
+        failed: Callable[[int, SparkNetError], Iterable[T]],
+        stack: contextlib.ExitStack,
+        *arguments: Any,
+    ) -> "RDD[T]":
+        """What `function(shard, partition, *arguments)` gives for each partition, as an RDD.
+
+        Where it raises a SparkNetError, `failed(partition, error)` gives something in its place: raised, the same error
+        would only come again, in every attempt of Spark's. The arguments are broadcast, until `stack` is closed.
+        """
+        return rows.rdd.mapPartitionsWithIndex(self._task(rows, function, failed, stack, arguments))
+
+    def _each(
+        self, rows: Rows, function: Callable[..., T], arguments: tuple[Any, ...], together: bool
+    ) -> list[T | SparkNetError]:
+        def result(shard: Shard, partition: int, *values: Any) -> list[tuple[int, T | SparkNetError]]:
+            return [(partition, function(shard, partition, *values))]
+
+        def failed(partition: int, error: SparkNetError) -> list[tuple[int, T | SparkNetError]]:
+            return [(partition, error)]
+
         with contextlib.ExitStack() as stack:
-            sent = [[self._broadcast(stack, value) for value in _values(argument)] for argument in arguments]
-
-            def task(partition: int, parts: Iterable[Iterator[Columns]]) -> Iterator[tuple[int, Any]]:
-                try:
-                    mine = shard(run, f"{name}-{partition}", columns, lambda: next(iter(parts)), local_folder())
-                    values = [each[partition if len(each) > 1 else 0].value for each in sent]
-                    return iter([(partition, function(mine, partition, *values))])
-                except SparkNetError as error:
-                    # Handed over, not raised: the same error would only come again, in every attempt of Spark's.
-                    return iter([(partition, error)])
-
-            results = rows.rdd.mapPartitionsWithIndex(task).collect()
+            tasks: Any = rows.rdd.barrier() if together else rows.rdd
+            results = tasks.mapPartitionsWithIndex(self._task(rows, result, failed, stack, arguments)).collect()
         return [result for _, result in sorted(results, key=lambda pair: pair[0])]
 
-    def _broadcast(self, stack: contextlib.ExitStack, value: Any) -> "Broadcast[Any]":
+    def _task(
+        self,
+        rows: Rows,
+        function: Callable[..., T],
+        failed: Callable[[int, SparkNetError], T],
+        stack: contextlib.ExitStack,
+        arguments: tuple[Any, ...],
+    ) -> Callable[[int, Iterable[Iterator[Columns]]], T]:
+        run, name, columns = self.run, rows.name, rows.source.columns
+        sent = [[self.broadcast(stack, value) for value in _values(argument)] for argument in arguments]
+
+        def task(partition: int, parts: Iterable[Iterator[Columns]]) -> T:
+            try:
+                mine = shard(run, f"{name}-{partition}", columns, lambda: next(iter(parts)), local_folder())
+                values = [each[partition if len(each) > 1 else 0].value for each in sent]
+                return function(mine, partition, *values)
+            except SparkNetError as error:
+                return failed(partition, error)
+
+        return task
+
+    def broadcast(self, stack: contextlib.ExitStack, value: Any) -> "Broadcast[Any]":
+        """Sends `value` to all executors; `stack` destroys it."""
         broadcast = self.context.broadcast(value)
 
         def destroy() -> None:
@@ -228,10 +313,17 @@ class Cluster:
                 said = re.search(r"(?:Exception|Error): (.*)", self._log.read_text(errors="replace"))
                 reason = said[1] if said else reason
             log = f"; Spark's log is {self._log}"
-            self._log = None  # keeps the file
+            self._keep_log = True
         return ClusterError(f"{what}: {reason}{log}")
 
-    def _check_slots(self) -> None:
+    def check_slots(self) -> None:
+        """Raises ClusterError unless there is a slot for each worker; waits for executors that are starting."""
+        try:
+            self._wait_for_slots()
+        except (Py4JError, PySparkException, OSError) as error:
+            raise self._lost(error) from error
+
+    def _wait_for_slots(self) -> None:
         if (known := slots(self.master)) is not None and known < self.workers:
             raise ClusterError(too_few_slots(self.master, known, self.workers))
         if known is not None:
@@ -285,7 +377,9 @@ def _reason(error: Exception) -> str:
     python = [i for i, line in enumerate(lines) if "Traceback (most recent call last)" in line]
     if python:
         # The traceback's last line: what was raised in the worker.
-        after = [line for line in lines[python[0] :] if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt)\b", line)]
+        after = [line for line in lines[python[0] + 1 :] if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt)\b", line)]
         if after:
             return after[0]
+    if len(lines) > 1 and lines[0].endswith("finished unsuccessfully."):
+        return lines[1]  # of a barrier stage
     return lines[0] if lines else type(error).__name__

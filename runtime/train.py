@@ -5,24 +5,27 @@ SparkNet's algorithm (Moritz, Nishihara, Stoica, Jordan: "SparkNet: Training Dee
 
 import contextlib
 import dataclasses
-import math
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from .. import caffe_ext
 from . import checkpoint, worker
-from .average import mean, next_histories
+from .average import mean
 from .checkpoint import State
+from .choice import choose
 from .config import RunConfig
-from .events import Emit, Round, Snapshot, Start, Test
+from .events import Again, Emit, Round, Snapshot, Start, Tau, Test
+from .exchange import Exchange
 from .means import Means
 from .plan import Plan, checkpoint_name, phase_net, plain_solver
+from .rule import Rule
 from .signals import uninterrupted
-from .spark import Cluster, Own, Rows, SparkContext
-from .worker import Job, Tested, Trained
+from .spark import Cluster, Rows, SparkContext
+from .tau import AUTO, AutoTau
+from .worker import Figures, Job, Tested
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +49,6 @@ def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None 
     train_net = phase_net(plan.net, plan.solver, "TRAIN")
     solver = caffe_ext.Solver(plain_solver(plan.solver), train_net, seed=config.seed, precision=config.precision)
     state, config, started = _begin(plan, config, solver)
-    rounds = config.rounds
-    if config.max_iter is not None:
-        rounds = state.round + max(0, math.ceil((config.max_iter - state.iteration) / config.tau))
     with Cluster(config.master, config.workers, context) as cluster:
         rows = cluster.rows("train", plan.train.source)
         tests = cluster.rows("test", plan.test.source) if plan.test else None
@@ -68,20 +68,31 @@ def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None 
             seed=config.seed,
             threads=cluster.threads,
             neighbours=cluster.workers if cluster.here and config.pin else 1,
-            send_history=config.momentum != "RESET",
+            send_history=config.averaging.momentum != "RESET",
             precision=config.precision,
             memory=config.memory,
         )
         # Starting processes, reading rows and building nets are no part of a round, nor of averaging.
         cluster.each(rows, worker.prepare, job)
         batch = solver.net.blobs[job.train[0].top].shape[0] * max(1, solver.param.iter_size)
-        notes = (*plan.notes, *means.notes, *started)
-        emit(_start(plan, config, cluster, state, rounds, batch, notes))
-        loop = _Loop(cluster, job, solver, config, rows, tests, emit, checkpoint_name(plan.solver, plan.name), state)
+        rule = Rule(
+            job=job,
+            averaging=config.averaging,
+            workers=config.workers,
+            rows=plan.train.source.rows,
+            history=solver.flat_history.size,
+            statistics=solver.net.statistics,
+        )
+        exchange, average, chosen = choose(config.average, cluster, rows, rule, state.weights.size, config.deadline)
+        notes = (*plan.notes, *means.notes, *started, *chosen)
+        config = dataclasses.replace(config, average=average)
+        name = checkpoint_name(plan.solver, plan.name)
+        loop = _Loop(cluster, job, exchange, solver, config, tests, emit, name, state)
+        emit(_start(plan, config, cluster, state, loop.rounds, batch, notes))
         with loop.kept():
-            while loop.state.round < rounds:
-                loop.round(rounds)
-                last = loop.state.round == rounds
+            while not loop.done:
+                loop.leg()
+                last = loop.done
                 if tests and (last or (config.test_every and loop.state.round % config.test_every == 0)):
                     loop.test()
                 if last or (config.snapshot_every and loop.state.round % config.snapshot_every == 0):
@@ -98,9 +109,9 @@ class _Loop:
         self,
         cluster: Cluster,
         job: Job,
+        exchange: Exchange,
         solver: caffe_ext.Solver,
         config: RunConfig,
-        rows: Rows,
         tests: Rows | None,
         emit: Emit,
         name: str,
@@ -108,56 +119,87 @@ class _Loop:
     ) -> None:
         self.cluster = cluster
         self.job = job
+        self.exchange = exchange
         self.solver = solver
         self.config = config
-        self.rows = rows
         self.tests = tests
         self.emit = emit
         self.name = name
         self.state = state
         self.metrics: dict[str, float] = {}
         self.files: tuple[pathlib.Path, ...] = ()
-        self._saved = state.round
+        self._saved = self._round = state.round
+        self._iteration = state.iteration
+        share = config.averaging_share
+        self._auto = None if share is None else AutoTau(config.tau, share)
 
-    def round(self, rounds: int) -> None:
-        """Broadcasts the state, trains tau steps on every partition and averages."""
-        state, config = self.state, self.config
-        steps = config.tau
+    @property
+    def rounds(self) -> int:
+        """The whole number of rounds; with tau "auto" as it looks now."""
+        config, state = self.config, self.state
+        ends = [] if config.rounds is None else [config.rounds]
         if config.max_iter is not None:
-            steps = min(steps, config.max_iter - state.iteration)
-        started = time.perf_counter()
-        history = Own(state.histories or (None,))
-        done: list[Trained] = self.cluster.each(
-            self.rows,
-            worker.train_round,
-            self.job,
-            state.weights,
-            history,
-            state.round,
-            state.iteration,
-            steps,
-        )
-        histories = tuple(result.history for result in done if result.history is not None)
-        self.state = State(
-            round=state.round + 1,
-            iteration=state.iteration + steps,
-            weights=mean([result.weights for result in done]),
-            histories=next_histories(histories, config.momentum),
-        )
-        seconds = time.perf_counter() - started
-        self.solver.iter = self.state.iteration - 1
+            ends.append(state.round + config.tau.rounds(config.max_iter, state.iteration))
+        return min(ends)
+
+    @property
+    def done(self) -> bool:
+        """Whether the last round is over."""
+        return self.state.round >= self.rounds
+
+    def leg(self) -> None:
+        """Trains until the weights are wanted here, for a test, for a snapshot or at the end, or a part of the way."""
+        self._choose_tau()
+        config = self.config
+        every = (config.test_every if self.tests else 0, config.snapshot_every)
+        until = min([self.rounds, *((self.state.round // n + 1) * n for n in every if n)])
+        if self._auto is not None:
+            until = min(until, self.state.round + self._auto.after)
+        steps: list[int] = []
+        for _ in range(until - self.state.round):
+            begin = self.state.iteration + sum(steps)
+            steps.append(config.tau.at(begin))
+            if config.max_iter is not None:
+                steps[-1] = min(steps[-1], config.max_iter - begin)
+        self.exchange.leg(self.state, steps, self)
+
+    def _choose_tau(self) -> None:
+        auto, state = self._auto, self.state
+        if auto is not None and auto.choose(state.iteration):
+            self.config = dataclasses.replace(self.config, tau=auto.tau)
+            tau, schedule = auto.tau.at(state.iteration), str(auto.tau)
+            self.emit(Tau(round=state.round, iteration=state.iteration, tau=tau, schedule=schedule))
+
+    def trained(self, done: Sequence[Figures], seconds: float) -> None:
+        """A round is over."""
+        self._round += 1
+        steps = len(done[0].losses)
+        self._iteration += steps
+        training = min(seconds, max(each.seconds for each in done))
+        if self._auto is not None:
+            self._auto.measure(steps, training, seconds - training, self._round == self.state.round + 1)
+        self.solver.iter = self._iteration - 1
         self.emit(
             Round(
-                round=self.state.round,
-                rounds=rounds,
-                iteration=self.state.iteration,
-                loss=float(np.mean([result.losses for result in done])),
+                round=self._round,
+                rounds=self.rounds,
+                tau=steps,
+                iteration=self._iteration,
+                loss=float(np.mean([each.losses for each in done])),
                 rate=self.solver.lr,
-                rows=sum(result.rows for result in done),
+                rows=sum(each.rows for each in done),
                 seconds=seconds,
-                averaging=max(0.0, 1 - max(result.seconds for result in done) / seconds),
+                averaging=1 - training / seconds,
             )
         )
+
+    def reached(self, state: State) -> None:
+        """The weights of a whole round are here."""
+        self.state = state
+
+    def again(self, reason: str) -> None:
+        """Rounds since the last state are run again."""
+        self.emit(Again(round=self.state.round, iteration=self.state.iteration, reason=reason))
 
     def test(self) -> None:
         """Computes the metrics of the averaged weights over the whole test set."""
@@ -209,7 +251,7 @@ def _begin(plan: Plan, config: RunConfig, solver: caffe_ext.Solver) -> tuple[Sta
         return state, config, (*wrong, f"goes on from {path}: round {state.round}, iteration {state.iteration:,}")
     paths = [config.weights] if config.weights else [pathlib.Path(path) for path in plan.solver.weights]
     notes = checkpoint.start_from(paths, solver.net, plan.name)
-    return State(0, 0, solver.net.flat_data.copy(), ()), config, notes
+    return State(0, 0, {"weights": solver.net.flat_data.copy()}), config, notes
 
 
 def _start(
@@ -224,11 +266,12 @@ def _start(
     return Start(
         model=plan.name,
         workers=config.workers,
-        tau=config.tau,
+        tau=_shown(config),
         rounds=rounds,
         seed=config.seed,
         master=cluster.master,
-        momentum=config.momentum,
+        average=config.average,
+        rule=dataclasses.asdict(config.averaging),
         precision=config.precision,
         round=state.round,
         iteration=state.iteration,
@@ -240,3 +283,10 @@ def _start(
         test_rows=plan.test.source.rows if plan.test else 0,
         notes=notes,
     )
+
+
+def _shown(config: RunConfig) -> int | str:
+    """The setting tau, as it was given."""
+    if config.averaging_share is not None:
+        return AUTO
+    return config.tau.pairs[0][1] if len(config.tau.pairs) == 1 else str(config.tau)

@@ -68,17 +68,20 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-    """What a partition gives back after a round: weights and history (None unless sent), each one flat array.
+class Figures:
+    """What a partition tells of a round: a loss for each iteration, rows trained on, seconds of its own work."""
 
-    `losses` has one number for each iteration, `rows` counts rows trained on, `seconds` is the task's own time.
-    """
-
-    weights: Array
-    history: Array | None
     losses: list[float]
     rows: int
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained(Figures):
+    """What a partition gives back after a round: weights and history (None unless sent), each one flat array."""
+
+    weights: Array
+    history: Array | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The commands: arguments only. What they need is imported when they run, so that `--help` is quick."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -281,13 +281,36 @@ def _color() -> bool:
     return sys.stderr.isatty() and "NO_COLOR" not in os.environ
 
 
+def _upper(*names: str) -> click.Choice[str]:
+    return click.Choice(names, case_sensitive=False)
+
+
 @click.command(context_settings=CONTEXT)
 @click.argument("model", type=click.Path(), required=False)
 @click.option("--workers", type=click.INT, help="Workers, each with one part of the data.  [default: the model's]")
 @click.option("--master", metavar="URL", help="Spark's master.  [default: local[WORKERS]]")
 @click.option("--train", metavar="SRC", help="Training data, such as mnist:DIR; overrides the model's.")
 @click.option("--test", metavar="SRC", help="Test data; overrides the model's.")
-@click.option("--tau", type=click.INT, help="Iterations of each worker between two averages.  [default: the model's]")
+@click.option(
+    "--tau",
+    metavar="TAU",
+    help="Iterations of each worker between two averages: a number, a schedule (50,1000:100: from iteration 1000 on "
+    "100), or auto, which keeps averaging below --averaging-share of the time.  [default: the model's]",
+)
+@click.option("--averaging-share", type=click.FLOAT, help="What --tau auto keeps to.  [default: the model's, else 0.1]")
+@click.option("--weighting", type=_upper("EQUAL", "ROWS"), help="What a worker counts in a mean.")
+@click.option("--momentum", type=_upper("AVERAGE", "LOCAL", "RESET"), help="The solvers' momentum at an average.")
+@click.option("--outer-rate", type=click.FLOAT, help="Learning rate of an outer optimiser on the averaged change.")
+@click.option("--outer-momentum", type=click.FLOAT, help="Its momentum.")
+@click.option("--outer-nesterov/--no-outer-nesterov", default=None, help="Whether that is Nesterov's.")
+@click.option(
+    "--moving-rate", type=click.FLOAT, help="Elastic averaging: how far the centre goes to the mean (0 to 1)."
+)
+@click.option(
+    "--exchange",
+    type=click.Choice(["float32", "bf16", "int8"]),
+    help="In what weights travel from the workers.  [default for all of these: the model's]",
+)
 @click.option("--rounds", type=click.INT, help="Rounds to run.  [default: the model's, else max_iter / tau]")
 @click.option("--seed", type=click.INT, help="Seed of everything random.  [default: the model's, else drawn and shown]")
 @click.option(
@@ -304,6 +327,12 @@ def _color() -> bool:
     default=True,
     help="Whether workers that share this machine keep to cores of their own.  [default: --pin]",
 )
+@click.option(
+    "--average",
+    type=click.Choice(["spark", "ring", "auto"]),
+    help="How weights get from worker to worker: through Spark alone, over connections of their own, or whichever a "
+    "probe finds the faster.  [default: the model's, else auto]",
+)
 @define_option
 @click.option("--json", metavar="FILE", help="Write one event per line (start, round, test, snapshot, end) to FILE.")
 @click.option(
@@ -318,7 +347,8 @@ def run_command(
     master: str | None,
     train: str | None,
     test: str | None,
-    tau: int | None,
+    tau: str | None,
+    averaging_share: float | None,
     rounds: int | None,
     seed: int | None,
     snapshot_dir: str | None,
@@ -327,9 +357,11 @@ def run_command(
     precision: "Precision",
     memory: "Memory",
     pin: bool,
+    average: str | None,
     defines: dict[str, str],
     json: str | None,
     doctor: bool,
+    **averaging: Any,
 ) -> None:
     """Train MODEL on Spark: every worker runs TAU steps on its part of the data, the weights are averaged, again.
 
@@ -363,6 +395,8 @@ def run_command(
             train=train,
             test=test,
             tau=tau,
+            averaging_share=averaging_share,
+            averaging={name: value for name, value in averaging.items() if value is not None},
             rounds=rounds,
             seed=seed,
             snapshot_dir=snapshot_dir,
@@ -371,6 +405,7 @@ def run_command(
             precision=precision,
             memory=memory,
             pin=pin,
+            average=average,
             defines=defines,
             json=json,
         )

@@ -1,7 +1,10 @@
 """`solver (...)` and `spark (...)`: their messages, and what does not go together in them."""
 
+import math
 import pathlib
+import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from . import ast
 from .diagnostics import Diagnostics, Failed, Span, closest, did_you_mean
@@ -33,6 +36,20 @@ DECAYS: dict[str, tuple[str, ...]] = {
     "AdamW": ("momentum", "momentum2"),
 }
 
+# Settings of the averaging loop: what they may be, and how that is said.
+_LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("tau", "workers", "rounds"), (lambda value: value >= 1, "at least 1")),
+    **dict.fromkeys(("test_every", "snapshot_every"), (lambda value: value >= 0, "at least 0")),
+    "tau_schedule": (
+        lambda value: re.fullmatch(r"auto|\d+(,\d+:\d+)*", value) is not None,
+        '"auto", or a schedule such as "50,1000:100": 50 iterations, from iteration 1000 on 100',
+    ),
+    "averaging_share": (lambda value: 0 < value < 1, "a share of the time, between 0 and 1"),
+    "outer_rate": (lambda value: 0 < value < math.inf, "above 0; 1 is the plain mean"),
+    "outer_momentum": (lambda value: 0 <= value < 1, "from 0 to below 1"),
+    "moving_rate": (lambda value: 0 <= value <= 1, "from 0 (no elastic averaging) to 1"),
+}
+
 
 def solver_of(
     node: ast.Solver, scope: Scope, load: LoadSolver, has_net: bool, diagnostics: Diagnostics
@@ -61,10 +78,9 @@ def spark_of(node: ast.Spark, scope: Scope, diagnostics: Diagnostics) -> sparkne
         Fields(diagnostics, scope.values).set_all(message, args, "SparkParameter")
     except Failed:
         return None
-    least = {"tau": 1, "workers": 1, "rounds": 1, "test_every": 0, "snapshot_every": 0}
     for arg in args:
-        if arg.name in least and getattr(message, arg.name) < least[arg.name]:
-            wants = f"at least {least[arg.name]}"
+        fits, wants = _LIMITS.get(arg.name or "", (None, ""))
+        if fits is not None and arg.name is not None and not fits(getattr(message, arg.name)):
             diagnostics.error("S401", f"`{arg.name}` is {wants}", arg.value.span)
     return message
 

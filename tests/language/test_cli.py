@@ -145,6 +145,7 @@ def test_run_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(app, "main", main)
     command = "m.snet --workers 2 --master local[4] --train a: --test b: --tau 5 --rounds 6 --seed 7"
+    command += " --averaging-share 0.2 --momentum local --outer-rate 0.7 --no-outer-nesterov --exchange int8"
     command += " --snapshot-dir d --weights w --resume --precision bf16 --no-pin -D x=1 -D y=z --json j"
     result = CliRunner().invoke(cli.run_command, command.split())
     assert result.exit_code == 3
@@ -156,7 +157,9 @@ def test_run_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "master": "local[4]",
         "train": "a:",
         "test": "b:",
-        "tau": 5,
+        "tau": "5",
+        "averaging_share": 0.2,
+        "averaging": {"momentum": "LOCAL", "outer_rate": 0.7, "outer_nesterov": False, "exchange": "int8"},
         "rounds": 6,
         "seed": 7,
         "snapshot_dir": "d",

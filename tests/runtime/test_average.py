@@ -1,9 +1,9 @@
-"""The mean of the workers' arrays, and what becomes of their momentum."""
+"""The mean of the workers' arrays."""
 
 import numpy as np
 import pytest
 
-from sparknet_dsl.runtime.average import mean, next_histories
+from sparknet_dsl.runtime.average import mean
 
 
 def arrays(count: int) -> list[np.ndarray]:
@@ -33,11 +33,3 @@ def test_the_weighted_mean():
     expected = np.average(np.float64(given), axis=0, weights=[1, 2, 5])
     np.testing.assert_allclose(mean(given, [1, 2, 5]), expected, rtol=1e-6)
     np.testing.assert_allclose(mean(given, [2, 2, 2]), mean(given), rtol=1e-6)
-
-
-def test_momentum_averaged_kept_or_reset():
-    given = arrays(2)
-    (average,) = next_histories(given, "AVERAGE")
-    np.testing.assert_array_equal(average, mean(given))
-    assert [h is g for h, g in zip(next_histories(given, "LOCAL"), given, strict=True)] == [True, True]
-    assert next_histories(given, "RESET") == ()

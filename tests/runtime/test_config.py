@@ -4,6 +4,7 @@ import pytest
 
 from sparknet_dsl.errors import ClusterError, ModelError, SparkNetError, UsageError
 from sparknet_dsl.proto import caffe_pb2, sparknet_pb2
+from sparknet_dsl.runtime.averaging import Averaging
 from sparknet_dsl.runtime.config import RunConfig, slots
 from sparknet_dsl.runtime.cores import cores
 
@@ -12,8 +13,14 @@ SOLVER = caffe_pb2.SolverParameter(max_iter=1001)
 
 def test_defaults():
     config = RunConfig.resolve(None, SOLVER)
-    assert (config.workers, config.tau, config.rounds, config.max_iter) == (2, 50, 21, 1001)
-    assert (config.master, config.momentum, config.test_every, config.snapshot_every) == ("local[2,4]", "AVERAGE", 5, 0)
+    assert (config.workers, str(config.tau), config.rounds, config.max_iter) == (2, "50", None, 1001)
+    assert config.averaging == Averaging() and config.averaging_share is None
+    assert (config.master, config.averaging.momentum, config.test_every, config.snapshot_every) == (
+        "local[2,4]",
+        "AVERAGE",
+        5,
+        0,
+    )
     assert str(config.snapshot_dir) == "snapshots"
     assert 0 <= config.seed < 2**31
 
@@ -23,12 +30,37 @@ def test_the_command_line_wins_over_the_model_and_the_model_over_the_defaults():
         tau=10, workers=3, rounds=7, seed=4, momentum="LOCAL", test_every=2, snapshot_every=1
     )
     config = RunConfig.resolve(spark, SOLVER)
-    assert (config.workers, config.tau, config.rounds, config.seed) == (3, 10, 7, 4)
-    assert (config.momentum, config.test_every, config.snapshot_every) == ("LOCAL", 2, 1)
+    assert (config.workers, str(config.tau), config.rounds, config.seed) == (3, "10", 7, 4)
+    assert (config.averaging.momentum, config.test_every, config.snapshot_every) == ("LOCAL", 2, 1)
     assert config.max_iter is None  # rounds that were asked for are run whole
     config = RunConfig.resolve(spark, SOLVER, workers=1, tau=20, rounds=2, seed=9, snapshot_dir="/s", train="digits:")
-    assert (config.workers, config.tau, config.rounds, config.seed, config.train) == (1, 20, 2, 9, "digits:")
+    assert (config.workers, str(config.tau), config.rounds, config.seed, config.train) == (1, "20", 2, 9, "digits:")
     assert str(config.snapshot_dir) == "/s"
+
+
+def test_the_rule_of_averaging():
+    spark = sparknet_pb2.SparkParameter(
+        weighting="ROWS", momentum="RESET", outer_rate=0.7, outer_momentum=0.9, outer_nesterov=False, exchange="BF16"
+    )
+    config = RunConfig.resolve(spark, SOLVER)
+    assert config.averaging == Averaging("ROWS", "RESET", 0.7, 0.9, False, 0.0, "bf16")
+    given = {"weighting": "EQUAL", "outer_rate": 1.0, "exchange": "int8"}
+    config = RunConfig.resolve(spark, SOLVER, averaging=given)
+    assert config.averaging == Averaging("EQUAL", "RESET", 1.0, 0.9, False, 0.0, "int8")
+    elastic = sparknet_pb2.SparkParameter(moving_rate=0.9)
+    assert RunConfig.resolve(elastic, SOLVER).averaging == Averaging(moving_rate=0.9)
+
+
+def test_tau_as_a_schedule_or_chosen():
+    config = RunConfig.resolve(sparknet_pb2.SparkParameter(tau_schedule="10,500:20"), SOLVER)
+    assert (str(config.tau), config.averaging_share) == ("10,500:20", None)
+    config = RunConfig.resolve(sparknet_pb2.SparkParameter(tau=20), SOLVER, tau="auto", averaging_share=0.05)
+    assert (str(config.tau), config.averaging_share) == ("50", 0.05)
+    config = RunConfig.resolve(sparknet_pb2.SparkParameter(tau_schedule="auto"), SOLVER)
+    assert config.averaging_share == 0.1
+    cosine = caffe_pb2.SolverParameter(max_iter=100, lr_policy="cosine")
+    config = RunConfig.resolve(None, cosine, tau="auto", rounds=50)
+    assert (config.rounds, config.max_iter) == (50, 100)  # however long the rounds become, the rate's end is theirs
 
 
 def test_workers_are_pinned_unless_that_is_refused():
@@ -44,11 +76,18 @@ def test_the_solvers_seed_is_taken_where_nothing_else_is_said():
     ("spark", "solver", "given", "error", "message"),
     [
         ({}, {}, {"workers": 0}, UsageError, "--workers 0"),
-        ({}, {}, {"tau": -1}, UsageError, "--tau -1"),
+        ({}, {}, {"tau": -1}, UsageError, "tau -1: a whole number from 1 up"),
+        ({}, {}, {"tau": "50,10"}, UsageError, "tau '50,10': a number, a schedule such as 50,1000:100, or auto"),
+        ({}, {}, {"tau": "50", "averaging_share": 0.1}, UsageError, "what --tau auto keeps to, but tau is 50"),
+        ({}, {}, {"tau": "auto", "averaging_share": 1.0}, UsageError, "averaging_share 1.0: a share"),
+        ({}, {}, {"averaging": {"outer_momentum": 1.0}}, UsageError, "outer_momentum 1.0"),
+        ({"outer_rate": -1}, {}, {}, ModelError, r"spark \(...\): outer_rate -1.0: a number above 0"),
+        ({"tau_schedule": "5,x"}, {}, {}, ModelError, r"spark \(...\): tau '5,x'"),
+        ({"tau_schedule": "auto", "averaging_share": 0}, {}, {}, ModelError, r"spark \(...\): averaging_share 0"),
         ({}, {}, {"rounds": 0}, UsageError, "--rounds 0"),
         ({}, {}, {"seed": -2}, UsageError, "--seed -2"),
         ({}, {}, {"weights": "x", "resume": True}, UsageError, "give one of them"),
-        ({"tau": 0}, {}, {}, ModelError, r"spark \(tau=0\)"),
+        ({"tau": 0}, {}, {}, ModelError, r"spark \(...\): tau 0"),
         ({"workers": -1}, {}, {}, ModelError, r"spark \(workers=-1\)"),
         ({"test_every": -1}, {}, {}, ModelError, r"spark \(test_every=-1\)"),
         ({"seed": -1}, {}, {}, ModelError, r"spark \(seed=-1\)"),

@@ -1,5 +1,6 @@
 """What a run tells: events as JSON lines, and the console with and without a terminal."""
 
+import dataclasses
 import io
 import json
 
@@ -8,7 +9,7 @@ from rich.console import Console
 
 from sparknet_dsl.errors import DataError, OutputError
 from sparknet_dsl.runtime.console import ConsoleReport
-from sparknet_dsl.runtime.events import End, Event, Iteration, JsonLines, Round, Snapshot, Start, Test, to_json
+from sparknet_dsl.runtime.events import End, Event, Iteration, JsonLines, Round, Snapshot, Start, Tau, Test, to_json
 from sparknet_dsl.runtime.report import Report
 
 START = Start(
@@ -18,7 +19,7 @@ START = Start(
     rounds=3,
     seed=7,
     master="local[2,4]",
-    momentum="AVERAGE",
+    rule={"momentum": "AVERAGE"},
     round=0,
     iteration=0,
     batch=64,
@@ -29,7 +30,7 @@ START = Start(
     test_rows=10000,
     notes=("starts from x.caffemodel: weights of conv1",),
 )
-ROUND = Round(round=1, rounds=3, iteration=50, loss=0.25, rate=0.01, rows=6400, seconds=2.0, averaging=0.125)
+ROUND = Round(round=1, rounds=3, tau=50, iteration=50, loss=0.25, rate=0.01, rows=6400, seconds=2.0, averaging=0.125)
 TEST = Test(round=1, iteration=50, metrics={"accuracy": 0.9712, "loss": 0.1}, rows=10000, seconds=1.0)
 SNAPSHOT = Snapshot(round=1, iteration=50, files=("/s/lenet_iter_50.caffemodel", "/s/lenet_iter_50.solverstate"))
 EVENTS = [START, ROUND, TEST, SNAPSHOT]
@@ -133,6 +134,15 @@ def test_plain_lines_without_a_terminal():
     assert "wrote /s/lenet_iter_50.caffemodel" in lines
     assert START.notes[0] in lines
     assert any("test accuracy" in line and "0.9712" in line for line in lines)
+
+
+def test_a_tau_that_is_chosen_shows_its_choices():
+    chosen = Tau(round=1, iteration=50, tau=200, schedule="50,50:200")
+    later = dataclasses.replace(ROUND, round=2, rounds=9, tau=200, iteration=250)
+    lines = show([dataclasses.replace(START, tau="auto"), ROUND, chosen, later]).splitlines()
+    assert "LeNet: 431,080 parameters, 2 workers with tau auto, batch 64, seed 7, local[2,4]" in lines
+    assert "tau 200 from iteration 50 on" in lines
+    assert any(line.startswith("round 2/9  iteration 250") for line in lines)
 
 
 def test_a_run_on_one_machine_has_no_rounds():

@@ -20,12 +20,18 @@ from sparknet_dsl.errors import DataError, DivergedError, WeightsError
 from sparknet_dsl.proto import caffe_pb2
 from sparknet_dsl.runtime import feeds, train, worker
 from sparknet_dsl.runtime.average import mean
+from sparknet_dsl.runtime.averaging import Averaging
 from sparknet_dsl.runtime.batches import batch_rows
+from sparknet_dsl.runtime.checkpoint import State
 from sparknet_dsl.runtime.config import RunConfig
 from sparknet_dsl.runtime.cores import cores
 from sparknet_dsl.runtime.events import Round, Snapshot, Start, Test
+from sparknet_dsl.runtime.events import Tau as TauChosen
+from sparknet_dsl.runtime.in_turn import InTurn
 from sparknet_dsl.runtime.plan import Plan, plain_solver
+from sparknet_dsl.runtime.rule import Rule
 from sparknet_dsl.runtime.spark import Cluster
+from sparknet_dsl.runtime.tau import AutoTau, Tau
 from sparknet_dsl.runtime.train import Result
 
 # Workers do not have these files.
@@ -35,15 +41,25 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 CONFIG = RunConfig(
     workers=2,
     master="",
-    tau=3,
+    tau=Tau.parse("3"),
     rounds=4,
     max_iter=None,
     test_every=2,
     snapshot_every=0,
-    momentum="AVERAGE",
+    averaging=Averaging(),
     seed=11,
     snapshot_dir=pathlib.Path("unset"),
+    average="SPARK",
 )
+
+
+RULES = [
+    Averaging("ROWS", "LOCAL"),
+    Averaging(outer_rate=0.7, outer_momentum=0.9),
+    Averaging(momentum="LOCAL", moving_rate=0.9),
+    Averaging(exchange="int8"),
+]
+AUTO_MEASURE = AutoTau.measure
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +106,7 @@ def assert_same(one: Result, other: Result) -> None:
 @pytest.mark.parametrize("momentum", ["AVERAGE", "LOCAL", "RESET"])
 def test_the_loop_on_spark_equals_the_loop_by_hand(spark, config, tmp_path, momentum):
     what = plan()
-    result, events = run(spark, what, dataclasses.replace(config, momentum=momentum))
+    result, events = run(spark, what, dataclasses.replace(config, averaging=Averaging(momentum=momentum)))
     job = small_nets.small_job(what.net, plain_solver(what.solver), seed=config.seed)
     shards = [small_nets.small_shard(tmp_path, 90, p, 2) for p in range(2)]
     weights = small_nets.job_solver(job).net.flat_data.copy()
@@ -163,9 +179,39 @@ def test_a_test_is_exact_over_all_workers(spark, config):
     assert tests[-1].metrics == result.metrics
 
 
-@pytest.mark.parametrize("momentum", ["AVERAGE", "LOCAL", "RESET"])
-def test_a_resumed_run_ends_where_the_whole_one_does(spark, config, tmp_path, momentum):
-    config = dataclasses.replace(config, momentum=momentum, snapshot_dir=tmp_path / "whole")
+class Last:
+    """Keeps the last state of a leg."""
+
+    def trained(self, done, seconds):
+        pass
+
+    def reached(self, state):
+        self.state = state
+
+
+@pytest.mark.parametrize("averaging", RULES)
+def test_the_loop_on_spark_equals_the_loop_in_one_process(spark, config, tmp_path, averaging):
+    """With partitions of 31 and 30 rows, and a schedule of tau."""
+    what = plan(rows=61)
+    tau = Tau.parse("3,6:2")
+    result, events = run(spark, what, dataclasses.replace(config, averaging=averaging, tau=tau))
+    job = small_nets.small_job(
+        what.net, plain_solver(what.solver), seed=config.seed, send_history=averaging.momentum != "RESET"
+    )
+    shards = [small_nets.small_shard(tmp_path, 61, p, 2) for p in range(2)]
+    solver, last = small_nets.job_solver(job), Last()
+    rule = Rule(job, averaging, 2, 61, solver.flat_history.size)
+    InTurn(shards, rule).leg(State(0, 0, {"weights": solver.net.flat_data.copy()}), [3, 3, 2, 2], last)
+    solver.net.copy_from(result.files[0])
+    np.testing.assert_array_equal(solver.net.flat_data, last.state.weights)
+    rounds = [event for event in events if isinstance(event, Round)]
+    assert [(event.tau, event.iteration) for event in rounds] == [(3, 3), (3, 6), (2, 8), (2, 10)]
+    assert events[0].tau == "3,6:2" and events[0].rule == dataclasses.asdict(averaging)
+
+
+@pytest.mark.parametrize("averaging", [*map(Averaging, ["EQUAL"] * 3, ["AVERAGE", "LOCAL", "RESET"]), *RULES])
+def test_a_resumed_run_ends_where_the_whole_one_does(spark, config, tmp_path, averaging):
+    config = dataclasses.replace(config, averaging=averaging, snapshot_dir=tmp_path / "whole")
     halves = dataclasses.replace(config, snapshot_dir=tmp_path / "halves")
     config.snapshot_dir.mkdir()
     halves.snapshot_dir.mkdir()
@@ -181,6 +227,60 @@ def test_a_resumed_run_ends_where_the_whole_one_does(spark, config, tmp_path, mo
     for a, b in zip(first.history, second.history, strict=True):
         np.testing.assert_array_equal(a, b)
     assert whole.metrics == resumed.metrics
+
+
+def test_resuming_under_another_rule_or_with_other_workers(spark, config):
+    """What the snapshot lacks begins anew: from the centre, the mean history, zeros."""
+    elastic = dataclasses.replace(config, averaging=Averaging(momentum="LOCAL", moving_rate=0.9))
+    run(spark, plan(), elastic)
+    for change in (
+        {"workers": 3},
+        {"averaging": Averaging(exchange="int8")},
+        {"averaging": Averaging(outer_momentum=0.9)},
+        {"averaging": Averaging(momentum="RESET")},
+    ):
+        _, events = run(spark, plan(), dataclasses.replace(elastic, resume=True, rounds=99, max_iter=15, **change))
+        assert (events[0].round, events[0].iteration) == (4, 12)
+        for file in config.snapshot_dir.glob("small_iter_15*"):
+            file.unlink()
+
+
+def test_resuming_from_arrays_of_another_net(spark, config):
+    elastic = dataclasses.replace(config, averaging=Averaging(moving_rate=0.9))
+    result, _ = run(spark, plan(), elastic)
+    (file,) = (path for path in result.files if path.name.endswith(".averaging.npz"))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("wb") as out:
+        np.savez(out, **{"0.weights": np.zeros(3, np.float32)})
+    with pytest.raises(DataError, match=r"small_iter_12\.averaging\.npz is damaged"):
+        run(spark, plan(), dataclasses.replace(elastic, resume=True, rounds=5))
+    about = result.files[-1]
+    about.write_text(about.read_text().replace(digest, hashlib.sha256(file.read_bytes()).hexdigest()))
+    with pytest.raises(WeightsError, match=r"holds a 0\.weights of 3 numbers, but this solver has one of"):
+        run(spark, plan(), dataclasses.replace(elastic, resume=True, rounds=5))
+
+
+def test_tau_chosen_by_the_time_that_averaging_takes(spark, config, monkeypatch):
+    """Rounds whose average takes as long as 30 iterations: at a tenth of the time tau goes to 270, by 4 at most."""
+    monkeypatch.setattr(AutoTau, "measure", lambda self, steps, *_: timed(self, steps, steps * 1.0, 30.0, False))
+    timed = AUTO_MEASURE
+    auto = dataclasses.replace(
+        config, tau=Tau.parse("50"), averaging_share=0.1, max_iter=1000, rounds=None, test_every=0
+    )
+    result, events = run(spark, plan(), auto)
+    assert result.iteration == 1000 and events[0].tau == "auto"
+    rounds = [event for event in events if isinstance(event, Round)]
+    assert [event.tau for event in rounds] == [50] * 4 + [200] * 4
+    (chosen,) = (event for event in events if isinstance(event, TauChosen))
+    assert (chosen.round, chosen.iteration, chosen.tau, chosen.schedule) == (4, 200, 200, "50,200:200")
+    assert [event.rounds for event in rounds] == [20] * 4 + [8] * 4
+    # The record goes into the snapshot, resumed runs go on from it, and as a schedule it repeats the run.
+    assert json.loads(result.files[-1].read_text())["tau"] == "50,200:200"
+    fixed = dataclasses.replace(auto, tau=Tau.parse("50,200:200"), averaging_share=None, max_iter=1000)
+    again, _ = run(spark, plan(), fixed)
+    assert_same(result, again)
+    _, events = run(spark, plan(), dataclasses.replace(auto, resume=True, max_iter=1400))
+    assert [event.tau for event in events if isinstance(event, Round)] == [200, 200]
 
 
 def damage(path):
@@ -309,7 +409,7 @@ def test_the_memory_of_200_rounds_is_flat(spark, config):
             rows = cluster.rows("train", what.train.source)
             return {"worker": max(cluster.each(rows, worker_size))}
 
-        many = dataclasses.replace(config, tau=1, rounds=200, test_every=50)
+        many = dataclasses.replace(config, tau=Tau.parse("1"), rounds=200, test_every=50)
         tracemalloc.start()
         try:
             train.run(what, many, watch, spark.context)

@@ -148,7 +148,7 @@ def test_sparknet_run_can_go_on_from_it() -> None:
     solver = caffe_ext.Solver(compiled.solver, compiled.net, seed=9)
     state, config = checkpoint.load(path, solver, config)
     assert (state.round, state.iteration, config.seed) == (0, 5, 3)
-    assert state.histories[0].any()
+    assert state.history.any()
 
 
 def test_without_test_iter_the_whole_test_set_counts_once() -> None:

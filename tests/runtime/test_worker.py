@@ -7,7 +7,7 @@ from small_nets import DROPOUT, job_solver, small_job, small_net, small_rows, sm
 from sparknet_dsl import caffe_ext
 from sparknet_dsl.errors import DivergedError, LayerError
 from sparknet_dsl.runtime import worker
-from sparknet_dsl.runtime.average import mean, next_histories
+from sparknet_dsl.runtime.average import mean
 from sparknet_dsl.runtime.batches import batch_rows
 from sparknet_dsl.runtime.worker import train_round
 
@@ -43,19 +43,18 @@ def plain_solver_weights(job, rows, iterations, batch, partition=0):
 
 
 @pytest.mark.parametrize("iter_size", [1, 2])
-@pytest.mark.parametrize("momentum", ["AVERAGE", "LOCAL"])
-def test_one_worker_equals_the_plain_solver(tmp_path, iter_size, momentum):
+def test_one_worker_equals_the_plain_solver(tmp_path, iter_size):
     job = small_job(small_net(), small_solver(**EXACT_SGD, iter_size=iter_size))
-    expected, history, expected_losses = plain_solver_weights(job, small_rows(50), 12, 8)
+    expected, expected_history, expected_losses = plain_solver_weights(job, small_rows(50), 12, 8)
     shard = small_shard(tmp_path)
-    weights, histories, losses = first_weights(job), (None,), []
+    weights, history, losses = first_weights(job), None, []
     for round in range(4):
-        done = train_round(shard, 0, job, weights, histories[0], round, round * 3, 3)
-        weights, histories = mean([done.weights]), next_histories([done.history], momentum)
+        done = train_round(shard, 0, job, weights, history, round, round * 3, 3)
+        weights, history = mean([done.weights]), mean([done.history])
         losses += done.losses
         assert done.rows == 3 * iter_size * 8
     np.testing.assert_array_equal(weights, expected)
-    np.testing.assert_array_equal(histories[0], history)
+    np.testing.assert_array_equal(history, expected_history)
     assert losses == expected_losses
 
 
@@ -68,12 +67,11 @@ def test_workers_that_average_each_step_equal_one_solver_with_a_larger_batch(tmp
     job = small_job(small_net(batch), solver)
     shards = [small_shard(tmp_path, 24 * workers, partition, workers) for partition in range(workers)]
     weights = start = first_weights(job)
-    histories = (None,)
+    history = None
     for round in range(rounds):
-        history = histories[0]
         done = [train_round(shards[p], p, job, weights, history, round, round, 1) for p in range(workers)]
         weights = mean([result.weights for result in done])
-        histories = next_histories([result.history for result in done], "AVERAGE")
+        history = mean([result.history for result in done])
 
     one = job_solver(small_job(small_net(batch * workers), solver, run="one"))
     one.net.flat_data[:] = start
