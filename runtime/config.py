@@ -36,6 +36,7 @@ class RunConfig:
     averaging      what becomes of the workers' arrays at an average
     seed           of initial weights, shuffles, transformations and Dropout
     snapshot_dir   folder of the snapshots
+    snapshot_url   folder of the snapshots on a Hadoop filesystem, in place of snapshot_dir
     train, test    URIs that replace those of the model's data layers
     weights        .caffemodel to start from, by layer name; None: the solver's `weights`, if any
     resume         go on from the newest snapshot in snapshot_dir, with the seed that it began with
@@ -61,6 +62,7 @@ class RunConfig:
     averaging: Averaging
     seed: int
     snapshot_dir: pathlib.Path
+    snapshot_url: str | None = None
     averaging_share: float | None = None
     train: str | None = None
     test: str | None = None
@@ -141,6 +143,7 @@ class RunConfig:
             averaging=_averaging(averaging, settings),
             seed=_seed(seed, settings, solver),
             snapshot_dir=pathlib.Path(snapshot_dir or "snapshots"),
+            snapshot_url=snapshot_dir if snapshot_dir is not None and "://" in snapshot_dir else None,
             train=train,
             test=test,
             weights=None if weights is None else pathlib.Path(weights),

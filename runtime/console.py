@@ -30,15 +30,19 @@ class ConsoleReport:
             self._status = self.console.status(what)
             self._status.start()
 
+    def go_on(self) -> None:
+        """Ends `wait`."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
     def say(self, text: str) -> None:
         """Prints a line."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __call__(self, event: Event) -> None:
         """Shows `event`."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        self.go_on()
         match event:
             case Start():
                 self._start(event)

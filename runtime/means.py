@@ -24,13 +24,14 @@ class Means:
 
     A file is looked for in `folders`, as it is named or by its base name. Where there is none, the mean of the training
     rows (which have `columns`, and are added up by `sums`) takes its place, as Caffe's compute_image_mean computes it,
-    and is kept in `kept`; `notes` then says so.
+    and is kept in `kept`; `notes` then says so, and `files` has it.
     """
 
     def __init__(
         self, columns: Sequence[Column], sums: Sums, folders: Sequence[pathlib.Path], kept: pathlib.Path
     ) -> None:
         self.notes: list[str] = []
+        self.files: list[pathlib.Path] = []
         self._columns = columns
         self._sums = sums
         self._folders = folders
@@ -67,6 +68,7 @@ class Means:
             blob.num = 1
             blob.channels, blob.height, blob.width = image.shape
         write_atomic(kept, blob.SerializeToString())
+        self.files.append(kept)
         self.notes.append(
             f"mean image: {feed.mean_file} does not exist, so it was computed from the {count:,} training rows and "
             f"kept in {kept.absolute()}"

@@ -1,14 +1,17 @@
 """Snapshots on a Hadoop filesystem (hdfs://, s3a://, file://): whatever the cluster's Spark can write to.
 
-Files go by way of a local folder. Each appears under its name whole or not at all.
+Files go by way of a local folder, and stay in it where they cannot be put. Each appears under its name whole or not
+at all.
 """
 
 import json
 import pathlib
+import shutil
+import tempfile
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from py4j.protocol import Py4JError, Py4JJavaError
 
@@ -16,17 +19,17 @@ from ..errors import DataError, OutputError
 from .spark import SparkContext
 
 
-def is_remote(folder: str) -> bool:
-    """Whether `folder` is a URL, not a path."""
-    return "://" in folder
-
-
 class RemoteFolder:
-    """The folder `url` as the Spark of `context` sees it, and the folder `local` that stands for it here."""
+    """The folder `url` as the Spark of `context` sees it, and the folder `local` that stands for it here.
 
-    def __init__(self, context: SparkContext, url: str, local: pathlib.Path) -> None:
+    Made and tried on entry; raises OutputError where it cannot be written. On exit `local` goes, unless something in
+    it could not be put.
+    """
+
+    def __init__(self, context: SparkContext, url: str) -> None:
         self.url = url.rstrip("/")
-        self.local = local
+        self.local = pathlib.Path(tempfile.mkdtemp(prefix="sparknet-snapshots-"))
+        self._stranded = False
         java: Any = context._jvm
         self._path = java.org.apache.hadoop.fs.Path
         # A scheme that the cluster has no jars for is an error here already.
@@ -39,16 +42,21 @@ class RemoteFolder:
         parts = urllib.parse.urlsplit(self.url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
-    def check(self) -> None:
-        """Makes the folder and writes into it; raises OutputError."""
+    def __enter__(self) -> Self:
         probe = self._path(f"{self.url}/snapshot.test")
         with _failing(OutputError, f"cannot write snapshots to {self.shown}"):
             self._system.mkdirs(self._path(self.url))
             self._system.create(probe, True).close()
             self._system.delete(probe, False)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self._stranded:
+            shutil.rmtree(self.local, ignore_errors=True)
 
     def put(self, files: Sequence[pathlib.Path]) -> tuple[str, ...]:
-        """Copies local files there in their order; their URLs. Raises OutputError, which says where they are."""
+        """Moves local files there in their order; their URLs. Raises OutputError, which says where they are."""
+        self._stranded = True
         with _failing(OutputError, f"cannot write to {self.shown} (the snapshot is kept in {self.local})"):
             for file in files:
                 unfinished, final = self._path(f"{self.url}/.{file.name}.tmp"), self._path(f"{self.url}/{file.name}")
@@ -58,6 +66,9 @@ class RemoteFolder:
                     raise OutputError(
                         f"cannot rename {unfinished.toString()} to {file.name} (the snapshot is kept in {self.local})"
                     )
+        for file in files:
+            file.unlink()
+        self._stranded = False
         return tuple(f"{self.shown}/{file.name}" for file in files)
 
     def get(self, name: str) -> tuple[str, ...]:

@@ -7,11 +7,12 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from .. import caffe_ext
+from ..errors import OutputError
 from . import checkpoint, worker
 from .average import mean
 from .checkpoint import State
@@ -19,9 +20,9 @@ from .choice import choose
 from .config import RunConfig
 from .events import Again, Emit, Round, Snapshot, Start, Tau, Test
 from .exchange import Exchange
-from .means import Means
-from .plan import Plan, checkpoint_name, phase_net, plain_solver
-from .rule import Rule
+from .plan import Plan, checkpoint_name
+from .remote import RemoteFolder
+from .session import session
 from .signals import uninterrupted
 from .spark import Cluster, Rows, SparkContext
 from .tau import AUTO, AutoTau
@@ -30,69 +31,47 @@ from .worker import Figures, Job, Tested
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run leaves: rounds and iterations done, the last test's metrics ({}: none), the last snapshot's files."""
+    """What a run leaves: rounds and iterations done, the last test's metrics ({}: none), the last snapshot's files.
+
+    files        paths, or URLs of a Hadoop filesystem
+    """
 
     round: int
     iteration: int
     metrics: dict[str, float]
-    files: tuple[pathlib.Path, ...]
+    files: tuple[pathlib.Path | str, ...]
 
 
-def run(plan: Plan, config: RunConfig, emit: Emit, context: SparkContext | None = None) -> Result:
+def run(
+    plan: Plan,
+    config: RunConfig,
+    emit: Emit,
+    context: SparkContext | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Result:
     """Trains on Spark as `config` says, telling `emit` what happens; `context` is a Spark that runs already.
+
+    Ends early, as if all rounds were done, after a leg at whose end `stop` says so.
 
     When it fails or is interrupted, the weights of the last whole round are kept in a snapshot before the error
     goes on. Raises what workers raise (DivergedError, LayerError, DataError), ClusterError, OutputError,
     WeightsError.
     """
-    # Whatever can be wrong here is found before Spark starts.
-    train_net = phase_net(plan.net, plan.solver, "TRAIN")
-    solver = caffe_ext.Solver(plain_solver(plan.solver), train_net, seed=config.seed, precision=config.precision)
-    state, config, started = _begin(plan, config, solver)
-    with Cluster(config.master, config.workers, context) as cluster:
-        rows = cluster.rows("train", plan.train.source)
-        tests = cluster.rows("test", plan.test.source) if plan.test else None
-        means = Means(
-            rows.source.columns,
-            lambda column: cluster.each(rows, worker.column_sum, column),
-            (pathlib.Path(), plan.folder),
-            config.snapshot_dir,
+    with session(plan, config, context) as ready:
+        cluster, config, state = ready.cluster, ready.config, ready.state
+        exchange, average, chosen = choose(
+            config.average, cluster, ready.rows, ready.rule, state.weights.size, config.deadline
         )
-        job = Job(
-            run=cluster.run,
-            train_net=train_net.SerializeToString(),
-            test_net=phase_net(plan.net, plan.solver, "TEST").SerializeToString(),
-            solver=plain_solver(plan.solver).SerializeToString(),
-            train=tuple(map(means.fill, plan.train.feeds)),
-            test=tuple(map(means.fill, plan.test.feeds if plan.test else ())),
-            seed=config.seed,
-            threads=cluster.threads,
-            neighbours=cluster.workers if cluster.here and config.pin else 1,
-            send_history=config.averaging.momentum != "RESET",
-            precision=config.precision,
-            memory=config.memory,
-        )
-        # Starting processes, reading rows and building nets are no part of a round, nor of averaging.
-        cluster.each(rows, worker.prepare, job)
-        batch = solver.net.blobs[job.train[0].top].shape[0] * max(1, solver.param.iter_size)
-        rule = Rule(
-            job=job,
-            averaging=config.averaging,
-            workers=config.workers,
-            rows=plan.train.source.rows,
-            history=solver.flat_history.size,
-            statistics=solver.net.statistics,
-        )
-        exchange, average, chosen = choose(config.average, cluster, rows, rule, state.weights.size, config.deadline)
-        notes = (*plan.notes, *means.notes, *started, *chosen)
         config = dataclasses.replace(config, average=average)
         name = checkpoint_name(plan.solver, plan.name)
-        loop = _Loop(cluster, job, exchange, solver, config, tests, emit, name, state)
-        emit(_start(plan, config, cluster, state, loop.rounds, batch, notes))
+        tests = ready.tests
+        loop = _Loop(cluster, ready.job, exchange, ready.solver, config, tests, ready.remote, emit, name, state)
+        emit(_start(plan, config, cluster, state, loop.rounds, ready.batch, (*ready.notes, *chosen)))
         with loop.kept():
-            while not loop.done:
+            last = False
+            while not (last or loop.done):
                 loop.leg()
-                last = loop.done
+                last = loop.done or stop()
                 if tests and (last or (config.test_every and loop.state.round % config.test_every == 0)):
                     loop.test()
                 if last or (config.snapshot_every and loop.state.round % config.snapshot_every == 0):
@@ -113,6 +92,7 @@ class _Loop:
         solver: caffe_ext.Solver,
         config: RunConfig,
         tests: Rows | None,
+        remote: RemoteFolder | None,
         emit: Emit,
         name: str,
         state: State,
@@ -123,11 +103,12 @@ class _Loop:
         self.solver = solver
         self.config = config
         self.tests = tests
+        self.remote = remote
         self.emit = emit
         self.name = name
         self.state = state
         self.metrics: dict[str, float] = {}
-        self.files: tuple[pathlib.Path, ...] = ()
+        self.files: tuple[pathlib.Path | str, ...] = ()
         self._saved = self._round = state.round
         self._iteration = state.iteration
         share = config.averaging_share
@@ -227,7 +208,8 @@ class _Loop:
     def snapshot(self) -> None:
         """Writes the state to the snapshot folder."""
         config = self.config
-        self.files = checkpoint.save(config.snapshot_dir, self.name, self.solver, self.state, config)
+        written = checkpoint.save(config.snapshot_dir, self.name, self.solver, self.state, config)
+        self.files = written if self.remote is None else self.remote.put(written)
         self._saved = self.state.round
         files = tuple(str(path) for path in self.files)
         self.emit(Snapshot(round=self.state.round, iteration=self.state.iteration, files=files))
@@ -237,21 +219,15 @@ class _Loop:
         """When the block fails, writes what the rounds so far have learnt before the error goes on."""
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             if self.state.round > self._saved:
                 with uninterrupted():
-                    self.snapshot()
+                    try:
+                        self.snapshot()
+                    except OutputError as second:
+                        # A lost cluster takes its filesystem along; either matters.
+                        raise OutputError(f"{error}; then {second}") from error
             raise
-
-
-def _begin(plan: Plan, config: RunConfig, solver: caffe_ext.Solver) -> tuple[State, RunConfig, tuple[str, ...]]:
-    if config.resume:
-        path, wrong = checkpoint.newest(config.snapshot_dir, checkpoint_name(plan.solver, plan.name))
-        state, config = checkpoint.load(path, solver, config)
-        return state, config, (*wrong, f"goes on from {path}: round {state.round}, iteration {state.iteration:,}")
-    paths = [config.weights] if config.weights else [pathlib.Path(path) for path in plan.solver.weights]
-    notes = checkpoint.start_from(paths, solver.net, plan.name)
-    return State(0, 0, {"weights": solver.net.flat_data.copy()}), config, notes
 
 
 def _start(

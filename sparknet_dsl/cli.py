@@ -315,8 +315,9 @@ def _upper(*names: str) -> click.Choice[str]:
 @click.option("--seed", type=click.INT, help="Seed of everything random.  [default: the model's, else drawn and shown]")
 @click.option(
     "--snapshot-dir",
-    metavar="DIR",
-    help="Where snapshots go; the solver's snapshot_prefix names them.  [default: snapshots]",
+    metavar="DIR|URL",
+    help="Where snapshots go, also hdfs://... or s3a://...; the solver's snapshot_prefix names them.  "
+    "[default: snapshots]",
 )
 @click.option("--weights", metavar="FILE", help="Start from the weights in a .caffemodel.")
 @click.option("--resume", is_flag=True, help="Go on from the newest snapshot.")
@@ -335,6 +336,12 @@ def _upper(*names: str) -> click.Choice[str]:
 )
 @define_option
 @click.option("--json", metavar="FILE", help="Write one event per line (start, round, test, snapshot, end) to FILE.")
+@click.option(
+    "--plan",
+    is_flag=True,
+    help="Train nothing: measure a few iterations and averages, and show what other numbers of workers and tau would "
+    "bring.",
+)
 @click.option(
     "--doctor",
     is_flag=True,
@@ -361,6 +368,7 @@ def run_command(
     defines: dict[str, str],
     json: str | None,
     doctor: bool,
+    plan: bool,
     **averaging: Any,
 ) -> None:
     """Train MODEL on Spark: every worker runs TAU steps on its part of the data, the weights are averaged, again.
@@ -374,6 +382,7 @@ def run_command(
       sparknet-run digits.snet
       sparknet-run lenet.snet --workers 4 --train mnist:data/mnist --test mnist:data/mnist
       sparknet-run lenet_solver.prototxt --train mnist:data/mnist --test mnist:data/mnist --tau 20
+      sparknet-run lenet --train mnist:data/mnist --workers 8 --master spark://host:7077 --plan
       sparknet-run --doctor --master spark://host:7077 --workers 8
 
     Exit status: 0 done, 1 the model or the data is wrong, 2 the command line is wrong, 3 the cluster failed,
@@ -408,6 +417,7 @@ def run_command(
             average=average,
             defines=defines,
             json=json,
+            plan=plan,
         )
     except KeyboardInterrupt:
         status = 130

@@ -2,11 +2,13 @@
 
 import json
 import pathlib
+import shutil
+from collections.abc import Iterator
 
 import pytest
 
 from sparknet_dsl.errors import OutputError
-from sparknet_dsl.runtime.remote import RemoteFolder, is_remote
+from sparknet_dsl.runtime.remote import RemoteFolder
 from sparknet_dsl.runtime.spark import Cluster
 
 
@@ -16,10 +18,10 @@ def there(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 @pytest.fixture
-def folder(spark: Cluster, tmp_path: pathlib.Path, there: pathlib.Path) -> RemoteFolder:
-    local = tmp_path / "local"
-    local.mkdir()
-    return RemoteFolder(spark.context, there.as_uri() + "/", local)
+def folder(spark: Cluster, there: pathlib.Path) -> Iterator[RemoteFolder]:
+    with RemoteFolder(spark.context, there.as_uri() + "/") as folder:
+        assert list(there.iterdir()) == []
+        yield folder
 
 
 def write(folder: pathlib.Path, round: int) -> list[pathlib.Path]:
@@ -30,14 +32,7 @@ def write(folder: pathlib.Path, round: int) -> list[pathlib.Path]:
     return [weights, about]
 
 
-def test_a_url_is_no_path() -> None:
-    assert is_remote("hdfs://host/x") and is_remote("file:///x")
-    assert not is_remote("snapshots") and not is_remote("C:/x")
-
-
 def test_there_and_back(folder: RemoteFolder, there: pathlib.Path) -> None:
-    folder.check()
-    assert list(there.iterdir()) == []
     files = write(folder.local, 1)
     urls = folder.put(files)
     assert [url.rpartition("/")[2] for url in urls] == [file.name for file in files]
@@ -49,10 +44,8 @@ def test_there_and_back(folder: RemoteFolder, there: pathlib.Path) -> None:
         "small_iter_2.caffemodel",
         "small_iter_2.json",
     }
-    assert not list(there.glob(".*.tmp"))
-    want = {file.name: file.read_bytes() for file in folder.local.iterdir()}
-    for file in list(folder.local.iterdir()):
-        file.unlink()
+    assert not list(there.glob(".*.tmp")) and not list(folder.local.iterdir())
+    want = {file.name: file.read_bytes() for file in there.glob("small*")}
     (there / "other_iter_1.json").write_text("{}")
     (there / "small_iter_3.json").write_text("damaged")
     assert folder.get("small") == ()
@@ -66,23 +59,25 @@ def test_nothing_there_is_no_error(folder: RemoteFolder) -> None:
 
 
 def test_what_cannot_be_written_says_so_and_where_the_files_are(
-    folder: RemoteFolder, there: pathlib.Path, spark: Cluster
+    there: pathlib.Path, tmp_path: pathlib.Path, spark: Cluster
 ) -> None:
-    there.parent.mkdir()
-    there.write_text("a file in the way")
+    with RemoteFolder(spark.context, there.as_uri()) as folder:
+        there.rmdir()
+        there.write_text("a file in the way")
+        files = write(folder.local, 1)
+        with pytest.raises(OutputError, match=rf"the snapshot is kept in {folder.local}"):
+            folder.put(files)
+    assert all(file.is_file() for file in files)
+    shutil.rmtree(folder.local)
     with pytest.raises(OutputError, match=r"cannot write snapshots to file:.*/there/deep"):
-        folder.check()
-    with pytest.raises(OutputError, match=rf"the snapshot is kept in {folder.local}"):
-        folder.put(write(folder.local, 1))
+        RemoteFolder(spark.context, there.as_uri()).__enter__()
     with pytest.raises(OutputError, match=r"nosuch://host/x: .*nosuch"):
-        RemoteFolder(spark.context, "nosuch://user:secret@host/x", folder.local)
+        RemoteFolder(spark.context, "nosuch://user:secret@host/x")
 
 
 def test_what_cannot_be_read_says_so(folder: RemoteFolder, there: pathlib.Path) -> None:
     for round in (1, 2):
         folder.put(write(folder.local, round))
-    for file in list(folder.local.iterdir()):
-        file.unlink()
     (there / "small_iter_2.caffemodel").unlink()
     (there / "small_iter_2.caffemodel").symlink_to("/proc/self/mem")  # which nobody can read from its beginning
     (lost,) = folder.get("small")

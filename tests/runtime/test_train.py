@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import hashlib
 import json
 import os
 import pathlib
@@ -309,6 +310,25 @@ def test_resuming_takes_the_newest_whole_snapshot(spark, config, harm, message):
     assert message in " ".join(events[0].notes) and "the snapshot before it is taken" in " ".join(events[0].notes)
     whole, _ = run(spark, plan(), config)
     assert result.metrics == whole.metrics
+
+
+def test_snapshots_on_a_hadoop_filesystem(spark, config, tmp_path):
+    there = tmp_path / "there"
+    far = dataclasses.replace(config, snapshot_url=there.as_uri())
+    half, _ = run(spark, plan(), dataclasses.replace(far, rounds=2))
+    assert half.files == tuple(f"{there.as_uri()}/small_iter_6.{end}" for end in ("caffemodel", "solverstate", "json"))
+    damaged, _ = run(spark, plan(), dataclasses.replace(far, rounds=3, resume=True))
+    assert damaged.round == 3
+    for file in there.glob("*small_iter_9.caffemodel*"):  # and Hadoop's own checksum
+        file.unlink()
+    resumed, events = run(spark, plan(), dataclasses.replace(far, resume=True))
+    assert events[0].round == 2 and "small_iter_9.caffemodel cannot be read" in " ".join(events[0].notes)
+    whole, _ = run(spark, plan(), config)
+    for layer, blobs in learned(whole).items():
+        for want, got in zip(blobs, caffe_ext.read_weights(there / "small_iter_12.caffemodel")[layer], strict=True):
+            np.testing.assert_array_equal(got, want)
+    assert resumed.metrics == whole.metrics
+    assert not list(config.snapshot_dir.glob("*iter_9*"))
 
 
 def test_resuming_a_finished_run_only_tests(spark, config):

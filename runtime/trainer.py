@@ -1,0 +1,145 @@
+"""Training on Spark from Python, for notebooks and programs; `sparknet-run` is its face on the command line."""
+
+import inspect
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import Model, caffe_ext
+from ..errors import DataError, ModelError, UsageError
+from ..proto import caffe_pb2
+from . import planning
+from .checkpoint import check_folder
+from .command import compile_model, solver_of
+from .config import RunConfig
+from .console import ConsoleReport
+from .events import Emit, Event
+from .feeds import data_layers, feed_net, no_source
+from .plan import Plan, phase_net
+from .report import Report
+from .train import Result, run
+
+
+class Trainer:
+    """Trains a model by parameter averaging on Spark.
+
+        trainer = Trainer("lenet.snet", spark, workers=4, tau=50)
+        result = trainer.fit("mnist:data/mnist", "mnist:data/mnist")
+        trainer.net().forward(data=images)
+
+    model       a .snet file, a solver's .prototxt, a model of the library ("lenet"), or a compiled Model
+    spark       a SparkSession or SparkContext that runs already, and goes on running; None: each `fit` starts its own
+    callbacks   called with every event (runtime.events) as it happens, after the progress is shown
+    show        whether progress is shown
+    defines     values for the model's options
+    settings    those of RunConfig.resolve but train, test and resume: workers, master, tau, rounds, seed,
+                snapshot_dir, weights, precision, memory, pin, average, averaging (a mapping), averaging_share
+
+    `history` has all events of the last `fit`. Raises UsageError for a setting that there is not.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Model,
+        spark: Any = None,
+        *,
+        callbacks: Sequence[Emit] = (),
+        show: bool = True,
+        defines: Mapping[str, str] = {},
+        **settings: Any,
+    ) -> None:
+        unknown = sorted(settings.keys() - SETTINGS)
+        if unknown:
+            raise UsageError(f"Trainer has no setting {', '.join(unknown)}; there are {', '.join(sorted(SETTINGS))}")
+        self.history: list[Event] = []
+        self.result: Result | None = None
+        self._model = model
+        self._context = getattr(spark, "sparkContext", spark)
+        self._callbacks = tuple(callbacks)
+        self._show: Emit | None = ConsoleReport() if show else None
+        self._defines = defines
+        self._settings = settings
+        self._compiled: Model | None = None
+        self._stopped = False
+
+    def fit(self, train: str | None = None, test: str | None = None, *, resume: bool = False) -> Result:
+        """Trains to the end, on the sources `train` and `test` (URIs) in place of the model's.
+
+        `resume` goes on from the newest snapshot. When training fails or is interrupted, what the rounds so far have
+        learnt is kept in a snapshot first. Raises ModelError, DataError, UsageError, ClusterError, OutputError, and
+        what the engine raises.
+        """
+        self.history = []
+        self._stopped = False
+        sinks = (self.history.append, *([self._show] if self._show else []), *self._callbacks)
+        with Report(sinks) as report:
+            plan, config = self._planned(train, test, resume)
+            if config.snapshot_url is None:
+                check_folder(config.snapshot_dir)
+            if isinstance(self._show, ConsoleReport):
+                self._show.wait("starting Spark, reading rows")
+            self.result = run(plan, config, report, self._context, lambda: self._stopped)
+        return self.result
+
+    def plan(self, train: str | None = None, test: str | None = None, json: str | None = None) -> None:
+        """Trains nothing: measures a few iterations and averages, and prints what other workers and tau would bring.
+
+        Writes the same to the file `json`. Raises what `fit` raises.
+        """
+        plan, config = self._planned(train, test, False)
+        if isinstance(self._show, ConsoleReport):
+            self._show.wait("starting Spark, reading rows, measuring")
+        try:
+            planning.main(plan, config, json, self._context)
+        finally:
+            if isinstance(self._show, ConsoleReport):
+                self._show.go_on()
+
+    def stop(self) -> None:
+        """Ends `fit` early, from a callback or another thread: after the leg at hand, with a test and a snapshot."""
+        self._stopped = True
+
+    def net(self, phase: int = caffe_ext.TEST) -> caffe_ext.Net:
+        """The net, without its data layers (the deploy net where the model has one and `phase` is TEST), as trained.
+
+        Raises ModelError before `fit`, and where the weights lie on a filesystem that only Spark reaches.
+        """
+        if self.result is None or self._compiled is None or not self.result.files:
+            raise ModelError("nothing is trained yet: call fit() first")
+        weights = self.result.files[0]
+        if not isinstance(weights, pathlib.Path):
+            raise ModelError(f"the weights are in {weights}: copy them here, and give them to caffe_ext.Net")
+        deploy = self._compiled.deploy if phase == caffe_ext.TEST else None
+        return caffe_ext.Net(deploy or self._compiled.net, phase, weights=weights)
+
+    def _planned(self, train: str | None, test: str | None, resume: bool) -> tuple[Plan, RunConfig]:
+        if isinstance(self._model, Model):
+            compiled, path = self._model, str(self._model.path or self._model.name)
+        else:
+            path = os.fspath(self._model)
+            compiled = compile_model(path, self._defines, train, test)
+        self._compiled = compiled
+        solver = solver_of(compiled)
+        config = RunConfig.resolve(compiled.spark, solver, train=train, test=test, resume=resume, **self._settings)
+        return plan_of(path, compiled, solver, config), config
+
+
+SETTINGS = frozenset(inspect.signature(RunConfig.resolve).parameters) - {
+    *("spark", "solver"),
+    *("train", "test", "resume"),
+}
+
+
+def plan_of(path: str, model: Model, solver: caffe_pb2.SolverParameter, config: RunConfig) -> Plan:
+    """Finds what feeds the net; raises DataError where nothing does, or has fewer rows than there are workers."""
+    train_net, test_net = phase_net(model.net, solver, "TRAIN"), phase_net(model.net, solver, "TEST")
+    train = feed_net(train_net, "TRAIN", config.train)
+    if train is None:
+        raise DataError(no_source(path, data_layers(train_net, "TRAIN"), "TRAIN"))
+    if train.source.rows < config.workers:
+        raise DataError(f"{train.uri} has {train.source.rows} rows, too few for {config.workers} workers")
+    test = feed_net(test_net, "TEST", config.test)
+    notes = () if test else ("no tests: " + no_source(path, data_layers(test_net, "TEST"), "TEST"),)
+    file = pathlib.Path(path)
+    return Plan(model.name or file.stem, file.parent, model.net, solver, train, test, notes)

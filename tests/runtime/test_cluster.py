@@ -1,0 +1,201 @@
+"""A real standalone cluster, and what may happen to it in the middle of a run: the weights are those of a quiet one."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from standalone import COMMAND, Standalone, two_hosts
+
+# A round takes some tenths of a second, so that there is time to do something in the middle of one.
+MODEL = """
+net slow {
+  data, label: RDDData([[64, 1, 8, 8], [64]], source="digits:", scale=1/16) @train
+  data, label: RDDData([[60, 1, 8, 8], [60]], source="digits:", scale=1/16) @test
+  data -> conv: Convolution(48, 5, pad=2, weight_filler=xavier) -> relu: ReLU!
+  -> conv2: Convolution(48, 5, pad=2, weight_filler=xavier) -> relu2: ReLU!
+  -> ip: InnerProduct(10, weight_filler=xavier)
+  ip, label -> accuracy: Accuracy @test
+  ip, label -> loss: SoftmaxWithLoss
+}
+solver (base_lr=0.02, lr_policy="fixed", momentum=0.9, random_seed=3, max_iter=400)
+spark (tau=40, workers=2, rounds=10, test_every=0, momentum=LOCAL, deadline=6)
+"""
+ROUNDS = 10
+STRATEGIES = ["spark", "ring"]
+Fault = Callable[[Standalone], None]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    path = tmp_path_factory.mktemp("model") / "slow.snet"
+    path.write_text(MODEL)
+    return path
+
+
+@pytest.fixture(scope="module")
+def quiet(model: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights of a run that nothing happens to, on Spark's local master."""
+    folder = tmp_path_factory.mktemp("quiet")
+    words = [COMMAND, model, "--master", "local[2]", "--average", "spark"]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"})
+    return weights(folder)
+
+
+@pytest.fixture
+def cluster(tmp_path: pathlib.Path) -> Iterator[Standalone]:
+    with Standalone(tmp_path / "cluster") as cluster:
+        yield cluster
+
+
+def weights(folder: pathlib.Path) -> bytes:
+    (path,) = (folder / "snapshots").glob(f"*_iter_{40 * ROUNDS}.caffemodel")
+    return path.read_bytes()
+
+
+def events(folder: pathlib.Path) -> list[dict[str, object]]:
+    path = folder / "events"
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def rounds(folder: pathlib.Path) -> int:
+    return sum(event["event"] == "round" for event in events(folder))
+
+
+def until(condition: Callable[[], bool], run: subprocess.Popen[str], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert run.poll() is None, run.communicate()[0][-2000:]
+        assert time.monotonic() < deadline, "it does not come so far"
+        time.sleep(0.02)
+
+
+def finish(run: subprocess.Popen[str], folder: pathlib.Path) -> str:
+    """What the run said to its end, which it has reached, with all rounds told once."""
+    said = run.communicate(timeout=240)[0]
+    assert run.returncode == 0, said[-3000:]
+    told = [event["round"] for event in events(folder) if event["event"] == "round"]
+    assert told == list(range(1, ROUNDS + 1))
+    return said
+
+
+def kill_python(cluster: Standalone) -> None:
+    os.kill(cluster.python_workers()[0], signal.SIGKILL)
+
+
+def kill_executor(cluster: Standalone) -> None:
+    os.kill(cluster.executors()[0], signal.SIGKILL)
+
+
+def lose_a_host(cluster: Standalone) -> None:
+    """A worker of Spark's, and the executor that it watches over; another one has come before."""
+    cluster.add_worker(cluster.hosts[0])
+    victim = cluster.workers[0].pid
+    for process in (victim, *(each for each in cluster.executors() if cluster.parent(each) == victim)):
+        os.kill(process, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("fault", "moment"),
+    [(kill_python, 0.0), (kill_python, 0.15), (kill_executor, 0.15), (lose_a_host, 0.15)],
+    ids=["python worker between rounds", "python worker in a round", "executor", "host"],
+)
+def test_what_is_lost_is_done_again(
+    cluster: Standalone,
+    model: pathlib.Path,
+    tmp_path: pathlib.Path,
+    quiet: bytes,
+    strategy: str,
+    fault: Fault,
+    moment: float,
+) -> None:
+    run = cluster.run(tmp_path / "run", model, "--average", strategy, "--json", "events")
+    until(lambda: rounds(tmp_path / "run") >= 3, run)
+    time.sleep(moment)
+    fault(cluster)
+    finish(run, tmp_path / "run")
+    assert weights(tmp_path / "run") == quiet
+
+
+def test_a_straggler_is_named_and_left_behind(
+    cluster: Standalone, model: pathlib.Path, tmp_path: pathlib.Path, quiet: bytes
+) -> None:
+    """It stands still for longer than the deadline: the leg runs again, on another process if need be."""
+    run = cluster.run(tmp_path / "run", model, "--average", "ring", "--json", "events")
+    until(lambda: rounds(tmp_path / "run") >= 3, run)
+    victim = cluster.python_workers()[0]
+    os.kill(victim, signal.SIGSTOP)
+    until(lambda: any(event["event"] == "again" for event in events(tmp_path / "run")), run)
+    os.kill(victim, signal.SIGCONT)
+    finish(run, tmp_path / "run")
+    (again,) = (event for event in events(tmp_path / "run") if event["event"] == "again")
+    assert "worker" in str(again["reason"])
+    assert weights(tmp_path / "run") == quiet
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_driver_that_dies_is_followed_by_another(
+    cluster: Standalone, model: pathlib.Path, tmp_path: pathlib.Path, quiet: bytes, strategy: str
+) -> None:
+    folder = tmp_path / "run"
+    often = folder.parent / "often.snet"
+    often.write_text(model.read_text().replace("test_every=0", "test_every=0, snapshot_every=2"))
+    run = cluster.run(folder, often, "--average", strategy, "--json", "events")
+    until(lambda: rounds(folder) >= 5, run)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    for process in cluster.drivers():
+        os.kill(process, signal.SIGKILL)
+    run = cluster.run(folder, often, "--average", strategy, "--resume", "--json", "after")
+    said = run.communicate(timeout=240)[0]
+    assert run.returncode == 0, said[-3000:]
+    assert "goes on from" in said
+    assert weights(folder) == quiet
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+def test_a_full_disk_loses_nothing(cluster: Standalone, model: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The snapshot before stays, the message says which file and why."""
+    folder, disk = tmp_path / "run", tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2000k", "tmpfs", disk], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("mounts are not allowed here")
+    try:
+        often = tmp_path / "often.snet"
+        often.write_text(model.read_text().replace("test_every=0", "test_every=0, snapshot_every=2"))
+        run = cluster.run(folder, often, "--average", "spark", "--snapshot-dir", disk, "--json", "events")
+        said = run.communicate(timeout=120)[0]
+        assert run.returncode == 1
+        assert "No space left on device" in said and str(disk) in said
+        assert "Traceback" not in said
+        whole = sorted(disk.glob("*.json"))
+        assert [path.name for path in whole] == ["slow_iter_80.json"]
+        assert all((disk / name).is_file() for name in json.loads(whole[0].read_text())["files"])
+        assert not list(disk.glob(".*"))
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="makes network namespaces")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_hosts_with_a_link_that_is_cut(
+    model: pathlib.Path, tmp_path: pathlib.Path, quiet: bytes, strategy: str
+) -> None:
+    folder = tmp_path / "run"
+    with two_hosts(f"sn{os.getpid() % 100000}") as (a, b, cable), Standalone(tmp_path / "cluster", (a, b)) as cluster:
+        run = cluster.run(folder, model, "--average", strategy, "--json", "events")
+        until(lambda: rounds(folder) >= 3, run)
+        time.sleep(0.1)
+        for state, seconds in (("down", 4.0), ("up", 0.0)):
+            subprocess.run(["ip", "-n", str(a.namespace), "link", "set", cable, state], check=True)
+            time.sleep(seconds)
+        finish(run, folder)
+    assert weights(folder) == quiet
