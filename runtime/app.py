@@ -1,7 +1,7 @@
 """`sparknet-run`: from the command line's words to a finished run and an exit status."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import caffe_ext
@@ -27,6 +27,8 @@ def main(
     resume: bool = False,
     precision: caffe_ext.Precision = "float32",
     memory: caffe_ext.Memory = "reuse",
+    conf: Sequence[str] = (),
+    ship_env: str | None = None,
     pin: bool = True,
     average: str | None = None,
     defines: Mapping[str, str] = {},
@@ -57,6 +59,8 @@ def main(
                 "weights": weights,
                 "precision": precision,
                 "memory": memory,
+                "conf": conf,
+                "ship_env": ship_env,
                 "pin": pin,
                 "average": average,
             }

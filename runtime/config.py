@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self, cast
 
 from ..caffe_ext import Memory, Precision
@@ -19,6 +19,8 @@ _LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*
 Average = Literal["AUTO", "SPARK", "RING"]
 # Spark gives up on a task after as many failures; its own default for local[n] is a single one.
 TASK_FAILURES = 4
+# The name under which executors unpack a shipped environment.
+SHIPPED_AS = "environment"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,7 @@ class RunConfig:
     resume         go on from the newest snapshot in snapshot_dir, with the seed that it began with
     precision      in which nets multiply; snapshots are float32, so that a run may go on in the other one
     memory         what the workers' nets keep between layers (caffe_ext.Net)
+    conf           settings of Spark's own
     pin            whether workers that share this machine keep to cores of their own
     average        how the weights get from worker to worker: through Spark, among them (RING), or what is faster
     deadline       with RING, seconds that a worker may be late before the rounds since the last state are run again
@@ -70,6 +73,7 @@ class RunConfig:
     resume: bool = False
     precision: Precision = "float32"
     memory: Memory = "reuse"
+    conf: Mapping[str, str] = dataclasses.field(default_factory=dict)
     pin: bool = True
     average: Average = "AUTO"
     deadline: float = 120.0
@@ -94,12 +98,15 @@ class RunConfig:
         resume: bool = False,
         precision: Precision = "float32",
         memory: Memory = "reuse",
+        conf: Sequence[str] | Mapping[str, str] = (),
+        ship_env: str | None = None,
         pin: bool = True,
         average: str | None = None,
     ) -> Self:
         """Puts the command line's settings (None: not given) over the model's, and those over the defaults.
 
-        tau: a number, a schedule or "auto"; averaging: fields of Averaging.
+        tau: a number, a schedule or "auto"; averaging: fields of Averaging; conf: settings of Spark's, "key=value"
+        each, or a mapping; ship_env: an archive of a Python environment for the executors.
 
         Raises UsageError or ModelError for values that make no sense, ClusterError where `master` has too few slots.
         """
@@ -150,10 +157,33 @@ class RunConfig:
             resume=resume,
             precision=precision,
             memory=memory,
+            conf=spark_conf(conf, ship_env, master),
             pin=pin,
             average=_average(average, settings),
             deadline=settings.deadline,
         )
+
+
+def spark_conf(given: Sequence[str] | Mapping[str, str], ship_env: str | None, master: str | None) -> dict[str, str]:
+    """Spark's settings, from "key=value" each or a mapping, with the environment's archive among them.
+
+    Raises UsageError for what is no setting, no archive, or of no use to `master`.
+    """
+    conf = dict(given) if isinstance(given, Mapping) else {}
+    for setting in () if isinstance(given, Mapping) else given:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.startswith("spark."):
+            raise UsageError(f"--conf {setting}: a setting of Spark's is wanted, such as spark.executor.memory=4g")
+        conf[key] = value
+    if "spark.master" in conf:
+        raise UsageError("--conf spark.master: say --master URL")
+    if ship_env is not None:
+        if master is None or _LOCAL.fullmatch(master):
+            raise UsageError("--ship-env: workers on this machine use the environment that is here")
+        if not pathlib.Path(ship_env).is_file():
+            raise UsageError(f"--ship-env {ship_env}: there is no such file; `venv-pack -o {ship_env}` makes one")
+        conf["spark.archives"] = f"{pathlib.Path(ship_env).absolute()}#{SHIPPED_AS}"
+    return conf
 
 
 def slots(master: str) -> int | None:

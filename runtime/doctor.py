@@ -10,7 +10,7 @@ import platform
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from rich.console import Console
@@ -19,7 +19,7 @@ from rich.table import Table
 from ..errors import ClusterError
 from ..files import write_atomic
 from .command import guarded
-from .config import check_slots
+from .config import check_slots, spark_conf
 from .spark import JAVA, Cluster, check_java
 
 Verdict = Literal["good", "warning", "bad"]
@@ -49,7 +49,9 @@ class Finding:
     remedy: str = ""
 
 
-def main(master: str | None, workers: int, json_path: str | None = None) -> int:
+def main(
+    master: str | None, workers: int, json_path: str | None = None, conf: Sequence[str] = (), ship: str | None = None
+) -> int:
     """Looks at this machine and at the cluster `master`, prints a table, and writes `json_path`, a finding a line.
 
     Returns the exit status: 0, or 3 where something is bad.
@@ -57,7 +59,7 @@ def main(master: str | None, workers: int, json_path: str | None = None) -> int:
     findings: list[Finding] = []
 
     def body() -> None:
-        findings.extend(examine(master, workers))
+        findings.extend(examine(master, workers, spark_conf(conf, ship, master)))
         Console(highlight=False).print(table(findings))
         if json_path is not None:
             write_atomic(json_path, "".join(json.dumps(dataclasses.asdict(each)) + "\n" for each in findings))
@@ -66,13 +68,13 @@ def main(master: str | None, workers: int, json_path: str | None = None) -> int:
     return status or (ClusterError.exit_code if any(each.verdict == "bad" for each in findings) else 0)
 
 
-def examine(master: str | None, workers: int) -> list[Finding]:
+def examine(master: str | None, workers: int, conf: Mapping[str, str] = {}) -> list[Finding]:
     """All findings: those on this machine, and, if Spark starts, those on every executor."""
     found = list(look_here())
     if any(each.verdict == "bad" for each in found):
         return found
     try:
-        with Cluster(check_slots(master, workers), workers) as cluster:
+        with Cluster(check_slots(master, workers), workers, conf=conf) as cluster:
             found += look_at_cluster(cluster)
     except ClusterError as error:
         found.append(Finding("cluster", "Spark", str(error), "bad", "see above; docs/running.md, Clusters"))

@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, cast
 
@@ -24,7 +24,7 @@ from pyspark.errors import PySparkException
 from pyspark.java_gateway import launch_gateway
 
 from ..errors import ClusterError, SparkNetError
-from .config import slots, too_few_slots
+from .config import SHIPPED_AS, slots, too_few_slots
 from .cores import cores
 from .data import Columns, Source
 from .shards import Shard, local_folder, remove_shards, shard
@@ -34,6 +34,8 @@ __all__ = ["Cluster", "Own", "Rows", "SparkContext", "check_java"]
 JAVA = 17
 # How long the executors of a cluster may take to come up before too few slots are an error.
 SLOTS_WAIT = 60.0
+# The interpreter of an environment that was shipped (config.spark_conf), where an executor has unpacked it.
+SHIPPED_PYTHON = f"./{SHIPPED_AS}/bin/python"
 # Whoever sets one of these will not have data pass over connections that Spark does not know of.
 SECURED = (
     "spark.authenticate",
@@ -60,11 +62,14 @@ class Own(tuple[Any, ...]):
 class Cluster:
     """A Spark application with a slot for each of `workers`.
 
-    With `context` it joins an application that runs already (spark-submit's, a notebook's) and leaves it running at
-    the end. Raises ClusterError: no Java, Spark does not start, too few slots.
+    `conf` has settings of Spark's own. With `context` it joins an application that runs already (spark-submit's, a
+    notebook's), whose settings count, and leaves it running at the end. Raises ClusterError: no Java, Spark does not
+    start, too few slots.
     """
 
-    def __init__(self, master: str, workers: int, context: SparkContext | None = None) -> None:
+    def __init__(
+        self, master: str, workers: int, context: SparkContext | None = None, conf: Mapping[str, str] = {}
+    ) -> None:
         self.workers = workers
         self.run = uuid.uuid4().hex[:12]
         self._owner = context is None
@@ -73,7 +78,7 @@ class Cluster:
         # Jobs run in a thread of their own: Ctrl-C then interrupts the main thread's wait, not a half-read
         # answer of Java's.
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "spark-jobs")
-        self.context = self._start(master) if context is None else context
+        self.context = self._start(master, conf) if context is None else context
         try:
             self.master = str(self.context.master)
             self.check_slots()
@@ -255,32 +260,36 @@ class Cluster:
         stack.callback(destroy)
         return broadcast
 
-    def _start(self, master: str) -> SparkContext:
+    def _start(self, master: str, given: Mapping[str, str]) -> SparkContext:
         check_java()
         settings = {
             "spark.driver.maxResultSize": "0",
             # A checkout of the project in the working directory must not hide the installed package.
             "spark.executorEnv.PYTHONSAFEPATH": "1",
+            **given,
         }
+        if given.get("spark.archives", "").endswith(f"#{SHIPPED_AS}"):
+            os.environ["PYSPARK_PYTHON"] = SHIPPED_PYTHON
         if "PYSPARK_GATEWAY_PORT" in os.environ:
             # spark-submit has started Java, and decides on all else.
             conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
             return SparkContext(conf=conf)
-        settings |= {"spark.master": master, "spark.app.name": "sparknet"}
+        settings = {"spark.app.name": "sparknet", **settings, "spark.master": master}
         if master.startswith("local"):
             settings |= {
                 "spark.ui.enabled": "false",
                 "spark.driver.bindAddress": "127.0.0.1",
                 "spark.driver.host": "127.0.0.1",
+                **given,
             }
             # PySpark's default is whatever `python3` means on PATH.
             os.environ["PYSPARK_PYTHON"] = sys.executable
             # Java's optimising compiler takes cores from training and never earns them back here: without it
             # Spark was up in 10 s instead of 23, and 60 empty rounds took 8 s instead of 15 (two busy cores).
             # What a user sets wins.
-            given = os.environ.get("SPARK_SUBMIT_OPTS", "")
-            if "TieredStopAtLevel" not in given:
-                os.environ["SPARK_SUBMIT_OPTS"] = f"-XX:TieredStopAtLevel=1 {given}".strip()
+            options = os.environ.get("SPARK_SUBMIT_OPTS", "")
+            if "TieredStopAtLevel" not in options:
+                os.environ["SPARK_SUBMIT_OPTS"] = f"-XX:TieredStopAtLevel=1 {options}".strip()
         handle, name = tempfile.mkstemp(prefix="sparknet-spark-", suffix=".log")
         self._log = pathlib.Path(name)
         conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))

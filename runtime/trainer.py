@@ -34,7 +34,8 @@ class Trainer:
     show        whether progress is shown
     defines     values for the model's options
     settings    those of RunConfig.resolve but train, test and resume: workers, master, tau, rounds, seed,
-                snapshot_dir, weights, precision, memory, pin, average, averaging (a mapping), averaging_share
+                snapshot_dir, weights, precision, memory, pin, conf, ship_env, average, averaging (a mapping),
+                averaging_share
 
     `history` has all events of the last `fit`. Raises UsageError for a setting that there is not.
     """

@@ -324,6 +324,17 @@ def _upper(*names: str) -> click.Choice[str]:
 @precision_option
 @memory_option
 @click.option(
+    "--conf",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of Spark's own, such as spark.executor.memory=4g; repeatable.",
+)
+@click.option(
+    "--ship-env",
+    metavar="FILE",
+    help="Send executors that have nothing installed this environment (venv-pack -o FILE, conda-pack -o FILE).",
+)
+@click.option(
     "--pin/--no-pin",
     default=True,
     help="Whether workers that share this machine keep to cores of their own.  [default: --pin]",
@@ -363,6 +374,8 @@ def run_command(
     resume: bool,
     precision: "Precision",
     memory: "Memory",
+    conf: tuple[str, ...],
+    ship_env: str | None,
     pin: bool,
     average: str | None,
     defines: dict[str, str],
@@ -391,7 +404,7 @@ def run_command(
     if doctor:
         from .runtime.doctor import main as look
 
-        sys.exit(look(master, 2 if workers is None else workers, json))
+        sys.exit(look(master, 2 if workers is None else workers, json, conf, ship_env))
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'.")
     try:
@@ -413,6 +426,8 @@ def run_command(
             resume=resume,
             precision=precision,
             memory=memory,
+            conf=conf,
+            ship_env=ship_env,
             pin=pin,
             average=average,
             defines=defines,

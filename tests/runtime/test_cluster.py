@@ -6,6 +6,8 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 
@@ -138,6 +140,23 @@ def test_a_straggler_is_named_and_left_behind(
     (again,) = (event for event in events(tmp_path / "run") if event["event"] == "again")
     assert "worker" in str(again["reason"])
     assert weights(tmp_path / "run") == quiet
+
+
+def test_a_shipped_environment_is_what_executors_run_in(
+    cluster: Standalone, model: pathlib.Path, tmp_path: pathlib.Path, quiet: bytes
+) -> None:
+    """An archive with a `python` that leaves a trace, and goes on as the one of this environment."""
+    trace, python = tmp_path / "trace", tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\necho "$0" >> {trace}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    archive = tmp_path / "environment.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(python.parent, "bin")
+    run = cluster.run(tmp_path / "run", model, "--ship-env", archive, "--json", "events")
+    finish(run, tmp_path / "run")
+    assert weights(tmp_path / "run") == quiet
+    assert set(trace.read_text().split()) == {"./environment/bin/python"}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -63,6 +63,24 @@ def test_tau_as_a_schedule_or_chosen():
     assert (config.rounds, config.max_iter) == (50, 100)  # however long the rounds become, the rate's end is theirs
 
 
+def test_sparks_own_settings(tmp_path):
+    archive = tmp_path / "e.tar.gz"
+    archive.touch()
+    given = ["spark.executor.memory=4g", "spark.x=a=b"]
+    config = RunConfig.resolve(None, SOLVER, conf=given, ship_env=str(archive), master="spark://h:1")
+    assert config.conf == {
+        "spark.executor.memory": "4g",
+        "spark.x": "a=b",
+        "spark.archives": f"{archive}#environment",
+    }
+    assert RunConfig.resolve(None, SOLVER, conf={"spark.x": "1"}).conf == {"spark.x": "1"}
+
+
+def test_snapshots_go_to_a_folder_or_a_url():
+    assert RunConfig.resolve(None, SOLVER, snapshot_dir="here").snapshot_url is None
+    assert RunConfig.resolve(None, SOLVER, snapshot_dir="hdfs://host/x").snapshot_url == "hdfs://host/x"
+
+
 def test_workers_are_pinned_unless_that_is_refused():
     assert RunConfig.resolve(None, SOLVER).pin
     assert not RunConfig.resolve(None, SOLVER, pin=False).pin
@@ -87,6 +105,11 @@ def test_the_solvers_seed_is_taken_where_nothing_else_is_said():
         ({}, {}, {"rounds": 0}, UsageError, "--rounds 0"),
         ({}, {}, {"seed": -2}, UsageError, "--seed -2"),
         ({}, {}, {"weights": "x", "resume": True}, UsageError, "give one of them"),
+        ({}, {}, {"conf": ["spark.executor.memory"]}, UsageError, "a setting of Spark's is wanted"),
+        ({}, {}, {"conf": ["executor.memory=4g"]}, UsageError, "a setting of Spark's is wanted"),
+        ({}, {}, {"conf": ["spark.master=x"]}, UsageError, "say --master URL"),
+        ({}, {}, {"ship_env": "e.tar.gz"}, UsageError, "workers on this machine use the environment"),
+        ({}, {}, {"ship_env": "nosuch.tar.gz", "master": "spark://h:1"}, UsageError, "no such file; `venv-pack"),
         ({"tau": 0}, {}, {}, ModelError, r"spark \(...\): tau 0"),
         ({"workers": -1}, {}, {}, ModelError, r"spark \(workers=-1\)"),
         ({"test_every": -1}, {}, {}, ModelError, r"spark \(test_every=-1\)"),
