@@ -94,7 +94,14 @@ class Ring:
             except SparkNetError:
                 told.done = meeting.done
                 raise
-            results = cluster.results(job)
+            results: list[str | None] = []
+            try:
+                results = cluster.results(job)
+            except KeyboardInterrupt:
+                # The state may be here already, while Spark still ends the tasks.
+                if meeting.shared is None:
+                    raise
+                interrupted = True
         if meeting.shared is None:
             raise PeerError(next(filter(None, results), "the workers ended early"))
         after = rule.state(

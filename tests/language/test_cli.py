@@ -158,6 +158,7 @@ def test_run_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "train": "a:",
         "test": "b:",
         "tau": "5",
+        "average": None,
         "averaging_share": 0.2,
         "averaging": {"momentum": "LOCAL", "outer_rate": 0.7, "outer_nesterov": False, "exchange": "int8"},
         "rounds": 6,
