@@ -4,11 +4,10 @@ import json
 import pathlib
 
 import pytest
-from click.testing import CliRunner
 
-from sparknet_dsl import cli
-from sparknet_dsl.runtime import planning
+from sparknet_dsl.runtime import Trainer, planning
 from sparknet_dsl.runtime.planning import Prediction, Probe
+from sparknet_dsl.runtime.spark import Cluster
 
 PROBE = Probe(4, 100, 1000, iteration=0.1, skew=1.0, averages={"spark": 2.0, "ring": 0.5}, here=False)
 
@@ -61,13 +60,14 @@ def test_advice() -> None:
     assert "--workers 2" in planning.advise(alone, planning.predict(alone), 0.1)[1]
 
 
-def test_the_command(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_probed_and_nothing_trained(
+    spark: Cluster, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(cli.run_command, ["digits", "--plan", "--workers", "2", "--json", "plan.json"])
-    assert result.exit_code == 0, result.output
-    assert "images/s" in result.output and "--tau" in result.output
+    Trainer("digits", spark.context, workers=2).plan(json="plan.json")
+    shown = capsys.readouterr().out
+    assert "images/s" in shown and "--tau" in shown
     found = json.loads((tmp_path / "plan.json").read_text())
     assert found["probe"]["workers"] == 2 and set(found["probe"]["averages"]) == {"spark", "ring"}
     assert all(time > 0 for time in found["probe"]["averages"].values())
-    # Nothing is trained, nothing kept.
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
