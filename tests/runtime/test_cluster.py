@@ -168,10 +168,9 @@ def test_a_driver_that_dies_is_followed_by_another(
     often.write_text(model.read_text().replace("test_every=0", "test_every=0, snapshot_every=2"))
     run = cluster.run(folder, often, "--average", strategy, "--json", "events")
     until(lambda: rounds(folder) >= 5, run)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
-    for process in cluster.drivers():
+    for process in (run.pid, *cluster.drivers()):
         os.kill(process, signal.SIGKILL)
+    run.communicate()
     run = cluster.run(folder, often, "--average", strategy, "--resume", "--json", "after")
     said = run.communicate(timeout=240)[0]
     assert run.returncode == 0, said[-3000:]
