@@ -118,10 +118,17 @@ def learn(job: Job) -> dict[str, Any]:
         subprocess.Popen([*command, json.dumps(dataclasses.asdict(each))], stdout=subprocess.PIPE, text=True)
         for each in jobs
     ]
-    said = [process.communicate()[0] for process in processes]
-    if any(process.returncode for process in processes):
-        sys.exit(f"{job.mode} ended with status {[process.returncode for process in processes]}")
-    start, *tests = map(json.loads, said[0].splitlines())
+    assert processes[0].stdout is not None
+    said = []
+    for line in processes[0].stdout:
+        said.append(json.loads(line))
+        if "accuracy" in said[-1]:
+            at = said[-1]["at"] - said[0]["at"]
+            print(f"{job.mode}: {at:6.1f} s {said[-1]['iterations']:6} {said[-1]['accuracy']:.2%}", file=sys.stderr)
+    ends = [process.wait() for process in processes]
+    if any(ends):
+        sys.exit(f"{job.mode} ended with status {ends}")
+    start, *tests = said
     reached = next((i for i, test in enumerate(tests) if test["accuracy"] >= job.target), None)
     if reached is not None:
         tests = tests[: reached + 1]
