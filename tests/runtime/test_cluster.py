@@ -137,7 +137,7 @@ def test_a_straggler_is_named_and_left_behind(
     until(lambda: any(event["event"] == "again" for event in events(tmp_path / "run")), run)
     os.kill(victim, signal.SIGCONT)
     finish(run, tmp_path / "run")
-    (again,) = (event for event in events(tmp_path / "run") if event["event"] == "again")
+    again = next(event for event in events(tmp_path / "run") if event["event"] == "again")
     assert "worker" in str(again["reason"])
     assert weights(tmp_path / "run") == quiet
 
