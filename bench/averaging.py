@@ -150,7 +150,9 @@ def measure(size: int, numbers: int, ways: list[str], turns: int, rounds: int, m
     times: dict[str, list[float]] = {way: [] for way in ways}
     weights = State(0, 0, {"weights": np.random.default_rng(0).standard_normal(numbers, np.float32)})
     apart = {way: Processes(way, size, numbers) for way in ways if way in ("allreduce", "gloo")}
-    with Cluster(f"local-cluster[{size},1,{memory}]", size) as cluster:
+    # What local-cluster is told is a worker's memory, of which its executor would take 1 GB.
+    conf = {"spark.executor.memory": f"{memory}m"}
+    with Cluster(f"local-cluster[{size},1,{memory}]", size, conf=conf) as cluster:
         rows = cluster.rows("rows", Nothing(size))
         still = Still.among(size)
         ring, spark = Ring(cluster, rows, still, 120.0), Shuffle(cluster, rows, still)

@@ -1,7 +1,7 @@
 """Strategy `spark`: weights go out as a broadcast and come back as means, through Spark alone.
 
 A worker cuts its arrays into pieces, Spark's shuffle brings the same piece of all workers together, and what the driver
-gets, a few pieces at a time, is their mean: its traffic does not grow with the number of workers.
+gets, a part at a time, is their mean: its traffic does not grow with the number of workers.
 """
 
 import contextlib
@@ -20,13 +20,14 @@ from .codec import RETURN, Format, Message, opened
 from .exchange import Watch
 from .rule import Arrays, Rule, Turn
 from .shards import Shard
-from .spark import Cluster, Own, Rows
+from .spark import RDD, Cluster, Own, Rows
 from .worker import Figures
 
-# Bytes of a piece, the message of which may be smaller; and of the pieces that are summed, and sent to the driver,
-# together.
+# Bytes of a piece, the message of which may be smaller; and of the pieces that one task sums. So many tasks make a
+# job: many keep all workers at it, and what one job brings is in the memory of the driver's Java (1 GB by default).
 PIECE = 1 << 22
 BUCKET = 1 << 25
+TOGETHER = 8
 GIVEN = -1
 
 
@@ -91,9 +92,18 @@ class Shuffle:
         with contextlib.ExitStack() as stack:
             cut = self._cluster.over(self._rows, work, _failed, stack, shared, Own(own or ((),)))
             summed = cut.partitionBy(buckets, lambda key: key).mapPartitions(lambda pairs: _sum(pairs, workers))
-            means, owns, figures = _gather(summed.toLocalIterator(prefetchPartitions=True), workers)
+            means, owns, figures = _gather(self._brought(summed, buckets), workers)
         after = rule.state(state.round + 1, state.iteration + steps, rule.settle(shared, means), owns)
         return after, figures
+
+    def _brought(self, summed: RDD[Head | Piece], buckets: int) -> Iterator[Head | Piece]:
+        """All of `summed`, of as many partitions. What is given is let go: the driver has little more than one copy."""
+        for first in range(0, buckets, TOGETHER):
+            some = list(range(first, min(first + TOGETHER, buckets)))
+            found = self._cluster.context.runJob(summed, lambda pieces: pieces, some)
+            found.reverse()
+            while found:
+                yield found.pop()
 
 
 def _cut(turn: Turn, partition: int, buckets: int) -> Iterator[tuple[int, Head | Piece]]:

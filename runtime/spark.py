@@ -29,7 +29,7 @@ from .cores import cores
 from .data import Columns, Source
 from .shards import Shard, local_folder, remove_shards, shard
 
-__all__ = ["Cluster", "Own", "Rows", "SparkContext", "check_java"]
+__all__ = ["RDD", "Cluster", "Own", "Rows", "SparkContext", "check_java"]
 
 JAVA = 17
 # How long the executors of a cluster may take to come up before too few slots are an error.
@@ -266,6 +266,9 @@ class Cluster:
             "spark.driver.maxResultSize": "0",
             # A checkout of the project in the working directory must not hide the installed package.
             "spark.executorEnv.PYTHONSAFEPATH": "1",
+            # What travels are weights, whose bits are as good as random.
+            "spark.broadcast.compress": "false",
+            "spark.shuffle.compress": "false",
             **given,
         }
         if given.get("spark.archives", "").endswith(f"#{SHIPPED_AS}"):
