@@ -118,14 +118,18 @@ def learn(job: Job) -> dict[str, Any]:
         subprocess.Popen([*command, json.dumps(dataclasses.asdict(each))], stdout=subprocess.PIPE, text=True)
         for each in jobs
     ]
-    assert processes[0].stdout is not None
-    said = []
-    for line in processes[0].stdout:
-        said.append(json.loads(line))
-        if "accuracy" in said[-1]:
-            at = said[-1]["at"] - said[0]["at"]
-            print(f"{job.mode}: {at:6.1f} s {said[-1]['iterations']:6} {said[-1]['accuracy']:.2%}", file=sys.stderr)
-    ends = [process.wait() for process in processes]
+    said: list[dict[str, Any]] = []
+    try:
+        assert processes[0].stdout is not None
+        for line in processes[0].stdout:
+            said.append(json.loads(line))
+            if "accuracy" in said[-1]:
+                at = said[-1]["at"] - said[0]["at"]
+                print(f"{job.mode}: {at:6.1f} s {said[-1]['iterations']:6} {said[-1]['accuracy']:.2%}", file=sys.stderr)
+        ends = [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            process.terminate()
     if any(ends):
         sys.exit(f"{job.mode} ended with status {ends}")
     start, *tests = said
