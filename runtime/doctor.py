@@ -98,14 +98,9 @@ def look_at_cluster(cluster: Cluster) -> Iterator[Finding]:
     context = cluster.context
     yield Finding("cluster", "Spark", f"{context.version}, {cluster.master}")
     yield Finding("cluster", "slots", f"enough for {cluster.workers} workers, {cluster.threads} threads each")
-    protected = [
-        name
-        for name in ("spark.authenticate", "spark.network.crypto.enabled", "spark.io.encryption.enabled")
-        if (context.getConf().get(name, "false") or "false").lower() == "true"
-    ]
-    if protected:
-        yield Finding("cluster", "encryption", ", ".join(protected))
-    with _Door(context.getConf().get("spark.driver.host") or "127.0.0.1") as door:
+    if secured := cluster.secured():
+        yield Finding("cluster", "secured", f"by {secured}: averages go through Spark")
+    with _Door(cluster.address[0]) as door:
         tasks = 2 * cluster.workers
         look = _looker((door.host, door.port), LAYER, PACKAGES)
         looked: list[dict[str, Any]] = context.parallelize(range(tasks), tasks).mapPartitions(look).collect()
