@@ -271,7 +271,8 @@ class Cluster:
             "spark.shuffle.compress": "false",
             **given,
         }
-        if given.get("spark.archives", "").endswith(f"#{SHIPPED_AS}"):
+        ships = given.get("spark.archives", "").endswith(f"#{SHIPPED_AS}")
+        if ships:
             os.environ["PYSPARK_PYTHON"] = SHIPPED_PYTHON
         if "PYSPARK_GATEWAY_PORT" in os.environ:
             # spark-submit has started Java, and decides on all else.
@@ -285,8 +286,9 @@ class Cluster:
                 "spark.driver.host": "127.0.0.1",
                 **given,
             }
-            # PySpark's default is whatever `python3` means on PATH.
-            os.environ["PYSPARK_PYTHON"] = sys.executable
+            if not ships:
+                # PySpark's default is whatever `python3` means on PATH.
+                os.environ["PYSPARK_PYTHON"] = sys.executable
             # Java's optimising compiler takes cores from training and never earns them back here: without it
             # Spark was up in 10 s instead of 23, and 60 empty rounds took 8 s instead of 15 (two busy cores).
             # What a user sets wins.
