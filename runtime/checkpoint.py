@@ -15,7 +15,7 @@ import hashlib
 import json
 import pathlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -150,15 +150,17 @@ def put(solver: caffe_ext.Solver, state: State) -> None:
     solver.iter = state.iteration
 
 
-def newest(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, tuple[str, ...]]:
+def newest(
+    folder: pathlib.Path, name: str, fetch: Callable[[pathlib.Path], None] | None = None
+) -> tuple[pathlib.Path, tuple[str, ...]]:
     """The .json of the snapshot of `name` that was written last and is whole, and what is wrong with later ones.
 
-    Raises DataError when there is none.
+    `fetch` brings a snapshot's other files before they are read. Raises DataError when there is none.
     """
     wrong = []
     for path in sorted(folder.glob(f"{glob.escape(name)}_iter_*.json"), key=_written, reverse=True):
         try:
-            _check(path)
+            _check(path, fetch)
         except DataError as error:
             wrong.append(str(error))
         else:
@@ -222,10 +224,12 @@ def _check_size(path: pathlib.Path, name: str, array: Array, size: int) -> None:
         raise WeightsError(f"{path} holds a {name} of {array.size:,} numbers, but this solver has one of {size:,}")
 
 
-def _check(path: pathlib.Path) -> None:
+def _check(path: pathlib.Path, fetch: Callable[[pathlib.Path], None] | None) -> None:
     """Raises DataError unless the files of the snapshot `path` are what they were when it was written."""
     for name, digest in _settings(path)["files"].items():
-        file = path.parent / name
+        file = path.parent / pathlib.PurePath(name).name
+        if fetch is not None:
+            fetch(file)
         try:
             if _digest(file) != digest:
                 raise DataError(f"{file} is damaged: it has changed since the snapshot was written")

@@ -4,7 +4,6 @@ Files go by way of a local folder, and stay in it where they cannot be put. Each
 at all.
 """
 
-import json
 import pathlib
 import shutil
 import tempfile
@@ -28,7 +27,7 @@ class RemoteFolder:
 
     def __init__(self, context: SparkContext, url: str) -> None:
         self.url = url.rstrip("/")
-        self.local = pathlib.Path(tempfile.mkdtemp(prefix="sparknet-snapshots-"))
+        self.local = pathlib.Path()
         self._stranded = False
         java: Any = context._jvm
         self._path = java.org.apache.hadoop.fs.Path
@@ -48,6 +47,7 @@ class RemoteFolder:
             self._system.mkdirs(self._path(self.url))
             self._system.create(probe, True).close()
             self._system.delete(probe, False)
+        self.local = pathlib.Path(tempfile.mkdtemp(prefix="sparknet-snapshots-"))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -72,7 +72,7 @@ class RemoteFolder:
         return tuple(f"{self.shown}/{file.name}" for file in files)
 
     def get(self, name: str) -> tuple[str, ...]:
-        """Copies the snapshots of the model `name` to the local folder; what was there and could not be read.
+        """Copies the .json of each snapshot of the model `name` to the local folder; what of them could not be read.
 
         Raises DataError where the folder itself cannot be read.
         """
@@ -81,29 +81,20 @@ class RemoteFolder:
                 return ()
             listed = [status.getPath().getName() for status in self._system.listStatus(self._path(self.url))]
         lost = []
-        for about in (each for each in listed if each.startswith(f"{name}_iter_") and each.endswith(".json")):
-            try:
-                self._fetch(about)
-                for file in _files(self.local / about):
-                    if file in listed:
-                        self._fetch(file)
-            except DataError as error:
-                lost.append(str(error))
+        for about in listed:
+            if about.startswith(f"{name}_iter_") and about.endswith(".json"):
+                try:
+                    self.fetch(self.local / about)
+                except DataError as error:
+                    lost.append(str(error))
         return tuple(lost)
 
-    def _fetch(self, file: str) -> None:
-        local = self._path((self.local / file).absolute().as_uri())
-        with _failing(DataError, f"cannot read {self.shown}/{file}"):
+    def fetch(self, file: pathlib.Path) -> None:
+        """Copies the file of the same name from there to `file`; raises DataError."""
+        with _failing(DataError, f"cannot read {self.shown}/{file.name}"):
+            there, here = self._path(f"{self.url}/{file.name}"), self._path(file.absolute().as_uri())
             # The last argument: no .crc file beside it.
-            self._system.copyToLocalFile(False, self._path(f"{self.url}/{file}"), local, True)
-
-
-def _files(about: pathlib.Path) -> list[str]:
-    try:
-        # A damaged one is for checkpoint.py to find.
-        return [pathlib.PurePath(file).name for file in json.loads(about.read_text())["files"]]
-    except (ValueError, TypeError, LookupError):
-        return []
+            self._system.copyToLocalFile(False, there, here, True)
 
 
 @contextmanager
@@ -113,6 +104,8 @@ def _failing(kind: type[DataError] | type[OutputError], what: str) -> Iterator[N
         yield
     except Py4JJavaError as error:
         said = str(error.java_exception.toString()).splitlines()[0]
+        if "UnsupportedFileSystemException" in said:
+            said += "; give Spark that filesystem's jars, with --conf spark.jars.packages=... say"
         raise kind(f"{what}: {said}") from error
     except Py4JError as error:
         raise kind(f"{what}: {error}") from error

@@ -51,9 +51,9 @@ def session(plan: Plan, config: RunConfig, context: SparkContext | None = None) 
     # Whatever can be wrong here is found before Spark starts.
     train_net = phase_net(plan.net, plan.solver, "TRAIN")
     solver = caffe_ext.Solver(plain_solver(plan.solver), train_net, seed=config.seed, precision=config.precision)
-    began = _begin(plan, config, solver) if config.snapshot_url is None else None
+    began = _begin(plan, config, solver, None) if config.snapshot_url is None else None
     with Cluster(config.master, config.workers, context, config.conf) as cluster, _remote(cluster, config) as remote:
-        state, config, started = began or _begin_there(plan, config, solver, remote)
+        state, config, started = began or _begin(plan, config, solver, remote)
         rows = cluster.rows("train", plan.train.source)
         tests = cluster.rows("test", plan.test.source) if plan.test else None
         means = Means(
@@ -93,11 +93,21 @@ def session(plan: Plan, config: RunConfig, context: SparkContext | None = None) 
         yield Session(cluster, config, state, rows, tests, job, rule, batch, solver, remote, notes)
 
 
-def _begin(plan: Plan, config: RunConfig, solver: caffe_ext.Solver) -> tuple[State, RunConfig, tuple[str, ...]]:
+def _begin(
+    plan: Plan, config: RunConfig, solver: caffe_ext.Solver, remote: RemoteFolder | None
+) -> tuple[State, RunConfig, tuple[str, ...]]:
+    if remote is not None:
+        config = dataclasses.replace(config, snapshot_dir=remote.local)
     if config.resume:
-        path, wrong = checkpoint.newest(config.snapshot_dir, checkpoint_name(plan.solver, plan.name))
+        name = checkpoint_name(plan.solver, plan.name)
+        lost = remote.get(name) if remote else ()
+        path, wrong = checkpoint.newest(config.snapshot_dir, name, remote.fetch if remote else None)
         state, config = checkpoint.load(path, solver, config)
-        return state, config, (*wrong, f"goes on from {path}: round {state.round}, iteration {state.iteration:,}")
+        return (
+            state,
+            config,
+            (*lost, *wrong, f"goes on from {path}: round {state.round}, iteration {state.iteration:,}"),
+        )
     paths = [config.weights] if config.weights else [pathlib.Path(path) for path in plan.solver.weights]
     notes = checkpoint.start_from(paths, solver.net, plan.name)
     return State(0, 0, {"weights": solver.net.flat_data.copy()}), config, notes
@@ -107,12 +117,3 @@ def _remote(cluster: Cluster, config: RunConfig) -> contextlib.AbstractContextMa
     if config.snapshot_url is None:
         return contextlib.nullcontext()
     return RemoteFolder(cluster.context, config.snapshot_url)
-
-
-def _begin_there(
-    plan: Plan, config: RunConfig, solver: caffe_ext.Solver, remote: RemoteFolder | None
-) -> tuple[State, RunConfig, tuple[str, ...]]:
-    assert remote is not None
-    lost = remote.get(checkpoint_name(plan.solver, plan.name)) if config.resume else ()
-    state, config, notes = _begin(plan, dataclasses.replace(config, snapshot_dir=remote.local), solver)
-    return state, config, (*lost, *notes)

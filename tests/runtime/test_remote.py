@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sparknet_dsl.errors import OutputError
+from sparknet_dsl.errors import DataError, OutputError
 from sparknet_dsl.runtime.remote import RemoteFolder
 from sparknet_dsl.runtime.spark import Cluster
 
@@ -49,6 +49,9 @@ def test_there_and_back(folder: RemoteFolder, there: pathlib.Path) -> None:
     (there / "other_iter_1.json").write_text("{}")
     (there / "small_iter_3.json").write_text("damaged")
     assert folder.get("small") == ()
+    assert {file.name for file in folder.local.iterdir()} == {f"small_iter_{n}.json" for n in (1, 2, 3)}
+    for round in (1, 2):
+        folder.fetch(folder.local / f"small_iter_{round}.caffemodel")
     got = {file.name: file.read_bytes() for file in folder.local.iterdir()}
     assert got == {**want, "small_iter_3.json": b"damaged"}
 
@@ -71,15 +74,18 @@ def test_what_cannot_be_written_says_so_and_where_the_files_are(
     shutil.rmtree(folder.local)
     with pytest.raises(OutputError, match=r"cannot write snapshots to file:.*/there/deep"):
         RemoteFolder(spark.context, there.as_uri()).__enter__()
-    with pytest.raises(OutputError, match=r"nosuch://host/x: .*nosuch"):
+    with pytest.raises(OutputError, match=r"nosuch://host/x: .*nosuch.*spark.jars.packages"):
         RemoteFolder(spark.context, "nosuch://user:secret@host/x")
 
 
 def test_what_cannot_be_read_says_so(folder: RemoteFolder, there: pathlib.Path) -> None:
     for round in (1, 2):
         folder.put(write(folder.local, round))
-    (there / "small_iter_2.caffemodel").unlink()
-    (there / "small_iter_2.caffemodel").symlink_to("/proc/self/mem")  # which nobody can read from its beginning
+    for end in ("caffemodel", "json"):
+        (there / f"small_iter_2.{end}").unlink()
+        (there / f"small_iter_2.{end}").symlink_to("/proc/self/mem")  # which nobody can read from its beginning
     (lost,) = folder.get("small")
-    assert "cannot read file:" in lost and "Input/output error" in lost
-    assert (folder.local / "small_iter_1.caffemodel").is_file()
+    assert "cannot read file:" in lost and "small_iter_2.json" in lost and "Input/output error" in lost
+    assert (folder.local / "small_iter_1.json").is_file()
+    with pytest.raises(DataError, match=r"cannot read file:.*small_iter_2\.caffemodel: .*Input/output error"):
+        folder.fetch(folder.local / "small_iter_2.caffemodel")

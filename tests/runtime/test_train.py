@@ -322,7 +322,9 @@ def test_snapshots_on_a_hadoop_filesystem(spark, config, tmp_path):
     for file in there.glob("*small_iter_9.caffemodel*"):  # and Hadoop's own checksum
         file.unlink()
     resumed, events = run(spark, plan(), dataclasses.replace(far, resume=True))
-    assert events[0].round == 2 and "small_iter_9.caffemodel cannot be read" in " ".join(events[0].notes)
+    assert events[0].round == 2 and "small_iter_9.caffemodel: java.io.FileNotFoundException" in " ".join(
+        events[0].notes
+    )
     whole, _ = run(spark, plan(), config)
     for layer, blobs in learned(whole).items():
         for want, got in zip(blobs, caffe_ext.read_weights(there / "small_iter_12.caffemodel")[layer], strict=True):
