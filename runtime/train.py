@@ -220,13 +220,14 @@ class _Loop:
         try:
             yield
         except BaseException as error:
-            if self.state.round > self._saved:
+            # A snapshot that could not be written cannot be written now.
+            if self.state.round > self._saved and not isinstance(error, OutputError):
                 with uninterrupted():
                     try:
                         self.snapshot()
                     except OutputError as second:
                         # A lost cluster takes its filesystem along; either matters.
-                        raise OutputError(f"{error}; then {second}") from error
+                        raise OutputError(f"{str(error) or 'interrupted'}; then {second}") from error
             raise
 
 
