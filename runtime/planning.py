@@ -9,7 +9,9 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import pathlib
 import statistics
+import tempfile
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -31,8 +33,6 @@ WORKERS = (1, 2, 4, 8, 16)
 TAUS = (1, 5, 10, 20, 50, 100, 500)
 # A probe trains so many iterations in each worker: some for caches and layouts to settle, then those that count.
 WARM_UP, ITERATIONS = 2, 8
-# Of the time, that averaging may take where nothing else is asked for.
-SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,11 @@ class Probe:
     averages: dict[str, float]
     here: bool
 
+    @property
+    def strategy(self) -> str:
+        """The faster one; "" where none was measured."""
+        return min(self.averages, key=lambda name: self.averages[name], default="")
+
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
@@ -71,22 +76,27 @@ class Prediction:
     naive: float
 
 
-def main(plan: Plan, config: RunConfig, json_path: str | None, context: SparkContext | None = None) -> None:
-    """Probes, and prints the table and what follows from it; writes `json_path`, one object."""
-    with session(plan, config, context) as ready:
-        probe = measure(ready)
+def probe_of(plan: Plan, config: RunConfig, context: SparkContext | None = None) -> Probe:
+    """Starts what a run would start, and measures; leaves nothing behind."""
+    with tempfile.TemporaryDirectory(prefix="sparknet-") as folder:
+        # Where a mean image goes that has to be computed.
+        aside = dataclasses.replace(config, snapshot_dir=pathlib.Path(folder), snapshot_url=None)
+        with session(plan, aside, context) as ready:
+            return measure(ready)
+
+
+def show(probe: Probe, share: float, json_path: str | None) -> None:
+    """Prints the table and what follows for averaging to take `share` of the time; writes `json_path`, one object."""
     predictions = predict(probe)
     console = Console(highlight=False)
-    strategy = min(probe.averages, key=lambda name: probe.averages[name]) if probe.averages else ""
     console.print(table(probe, predictions))
-    share = SHARE if config.averaging_share is None else config.averaging_share
     advice = advise(probe, predictions, share)
     for line in advice:
         console.print(line, soft_wrap=True)
     if json_path is not None:
         found = {
             "probe": dataclasses.asdict(probe),
-            "strategy": strategy,
+            "strategy": probe.strategy,
             "predictions": [dataclasses.asdict(each) for each in predictions],
             "advice": advice,
         }
@@ -181,11 +191,10 @@ def advise(probe: Probe, predictions: Sequence[Prediction], share: float) -> lis
         return [*said, "one worker averages nothing; say --workers 2 or more to see what others would bring"]
     mine = [each for each in predictions if each.workers == probe.workers]
     good = [each for each in mine if each.share <= share]
-    strategy = min(probe.averages, key=lambda name: probe.averages[name])
     if good:
         best = good[0]
         said.append(
-            f"for {probe.workers} workers: --average {strategy} --tau {best.tau} "
+            f"for {probe.workers} workers: --average {probe.strategy} --tau {best.tau} "
             f"({best.images:,.0f} images/s, averaging {best.share:.0%})"
         )
     else:

@@ -18,6 +18,7 @@ from .events import Emit, Event
 from .feeds import data_layers, feed_net, no_source
 from .plan import Plan, phase_net
 from .report import Report
+from .tau import SHARE
 from .train import Result, run
 
 
@@ -92,10 +93,11 @@ class Trainer:
         if isinstance(self._show, ConsoleReport):
             self._show.wait("starting Spark, reading rows, measuring")
         try:
-            planning.main(plan, config, json, self._context)
+            probe = planning.probe_of(plan, config, self._context)
         finally:
             if isinstance(self._show, ConsoleReport):
                 self._show.go_on()
+        planning.show(probe, SHARE if config.averaging_share is None else config.averaging_share, json)
 
     def stop(self) -> None:
         """Ends `fit` early, from a callback or another thread: after the leg at hand, with a test and a snapshot."""
