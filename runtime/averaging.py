@@ -90,26 +90,18 @@ def residual_of(name: str) -> str:
     return "residual" if name == "weights" else f"{name}_residual"
 
 
-def pulled(weights: Array, centre: Array, alpha: float) -> Array:
-    """A worker's weights after they were pulled to the centre: weights - alpha (weights - centre).
+def moved(values: Array, target: Array, rate: float) -> Array:
+    """Values + rate (target - values): elastic averaging's two steps.
 
-    S. Zhang, A. Choromanska, Y. LeCun, "Deep learning with elastic averaging SGD", NIPS 2015, algorithm 1, step a).
+    A worker's weights are pulled to the centre, and the centre to the workers' mean: S. Zhang, A. Choromanska,
+    Y. LeCun, "Deep learning with elastic averaging SGD", NIPS 2015, algorithm 1, steps a) and b), the latter for all
+    workers at once.
     """
-    result = np.empty_like(weights)
-    for part in _chunks(weights.size):
-        difference = weights[part] - centre[part]
-        difference *= np.float32(alpha)
-        np.subtract(weights[part], difference, out=result[part])
-    return result
-
-
-def moved_centre(centre: Array, mean: Array, beta: float) -> Array:
-    """Elastic averaging's centre after a round: centre + beta (mean - centre), its step b) for all workers at once."""
-    result = np.empty_like(centre)
-    for part in _chunks(centre.size):
-        difference = mean[part] - centre[part]
-        difference *= np.float32(beta)
-        np.add(centre[part], difference, out=result[part])
+    result = np.empty_like(values)
+    for part in _chunks(values.size):
+        difference = target[part] - values[part]
+        difference *= np.float32(rate)
+        np.add(values[part], difference, out=result[part])
     return result
 
 

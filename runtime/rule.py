@@ -24,7 +24,7 @@ import numpy as np
 
 from . import worker
 from .average import Array, mean
-from .averaging import Averaging, moved_centre, outer_step, pulled, residual_of
+from .averaging import Averaging, moved, outer_step, residual_of
 from .checkpoint import State
 from .codec import Message, opened, pack, returned
 from .shards import Shard
@@ -115,7 +115,7 @@ class Rule:
         next_own: dict[str, Array] = {}
         if averaging.elastic:
             share = rows / self.rows if averaging.weighting == "ROWS" else 1 / self.workers
-            next_own["weights"] = pulled(done.weights, common["weights"], averaging.moving_rate * share)
+            next_own["weights"] = moved(done.weights, common["weights"], averaging.moving_rate * share)
         if "statistics" in self.given:
             new["statistics"], new["weights"] = self._taken_apart(done.weights)
         if averaging.momentum == "LOCAL" and done.history is not None:
@@ -160,7 +160,7 @@ class Rule:
                 *means[packed:],
             )
         if averaging.elastic:
-            return (moved_centre(weights, means[0], averaging.moving_rate), *means[1:])
+            return (moved(weights, means[0], averaging.moving_rate), *means[1:])
         if averaging.outer:
             velocity = shared[-1] if averaging.outer_momentum else None
             weights, velocity = outer_step(weights, velocity, means[0], averaging)
