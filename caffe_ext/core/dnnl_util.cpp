@@ -43,6 +43,10 @@ dnnl::stream& dnnl_stream() {
 
 dnnl::memory::desc plain_desc(const Shape& shape) { return plain_desc_of(dims_of(shape)); }
 
+dnnl::memory::desc transposed_desc(int64_t rows, int64_t columns, dnnl::memory::data_type type) {
+  return {{rows, columns}, type, dnnl::memory::format_tag::ba};
+}
+
 dnnl::memory::desc any_desc(const Shape& shape, dnnl::memory::data_type type) {
   return {dims_of(shape), type, dnnl::memory::format_tag::any};
 }

@@ -22,6 +22,9 @@ dnnl::stream& dnnl_stream();
 // Row-major, and left to the primitive.
 dnnl::memory::desc plain_desc(const Shape& shape);
 dnnl::memory::desc any_desc(const Shape& shape, dnnl::memory::data_type type = dnnl::memory::data_type::f32);
+// Of a matrix whose transpose is row-major.
+dnnl::memory::desc transposed_desc(int64_t rows, int64_t columns,
+                                   dnnl::memory::data_type type = dnnl::memory::data_type::f32);
 // N × spatial axes × C, for an array of shape N × C × spatial axes.
 dnnl::memory::desc channels_last_desc(const Shape& shape, dnnl::memory::data_type type = dnnl::memory::data_type::f32);
 // In which a primitive reads the tensor at no cost, as an array of the tensor's shape.

@@ -20,11 +20,6 @@ void sgemm(char a_op, char b_op, int64_t m, int64_t n, int64_t k, const float* a
   if (status != dnnl_success) fail(ErrorKind::kState, "a matrix product failed in oneDNN with status ", status);
 }
 
-// Of a matrix whose transpose is row-major.
-memory::desc transposed_desc(int64_t rows, int64_t columns) {
-  return {{rows, columns}, memory::data_type::f32, memory::format_tag::ba};
-}
-
 // What follows is for the few rows of a batch and large weights, which come from memory, where oneDNN's sgemm runs at
 // half its speed or less: it copies the large matrix first, or writes it in pieces of three cache lines. It does
 // neither for the shapes that these functions give it (measured with oneDNN 3.2 on AVX-512).

@@ -24,11 +24,6 @@ memory::desc row_major(int64_t rows, int64_t columns, memory::data_type type) {
   return {{rows, columns}, type, memory::format_tag::ab};
 }
 
-// Of a matrix whose transpose is row-major.
-memory::desc transposed(int64_t rows, int64_t columns, memory::data_type type) {
-  return {{rows, columns}, type, memory::format_tag::ba};
-}
-
 memory view(const memory::desc& desc, const void* values) {
   return wrap_memory(desc, static_cast<const float*>(values));
 }
@@ -43,7 +38,7 @@ Product::Product(const Form& form) : form_(form) {
     sum.append_sum(1.0f);
     attributes.set_post_ops(sum);
   }
-  const memory::desc a = (form.a_op == 'T' ? transposed : row_major)(form.m, form.k, form.type);
+  const memory::desc a = (form.a_op == 'T' ? transposed_desc : row_major)(form.m, form.k, form.type);
   const memory::desc b = form.packed ? any_desc({form.k, form.n}, form.type) : row_major(form.k, form.n, form.type);
   const memory::desc c = plain_desc({form.m, form.n});
   pd_ = form.biased ? dnnl::matmul::primitive_desc(dnnl_engine(), a, b, plain_desc({1, form.n}), c, attributes)
@@ -54,7 +49,7 @@ Product::Product(const Form& form) : form_(form) {
 void Product::pack(char b_op, const float* b) {
   const ThreadsOf threads(form_.threads);
   if (!packed_) packed_ = make_memory(pd_->weights_desc());
-  const auto from = (b_op == 'T' ? transposed : row_major)(form_.k, form_.n, memory::data_type::f32);
+  const auto from = (b_op == 'T' ? transposed_desc : row_major)(form_.k, form_.n, memory::data_type::f32);
   reorder(wrap_memory(from, b), packed_);
 }
 
