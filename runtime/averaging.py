@@ -91,7 +91,7 @@ def residual_of(name: str) -> str:
 
 
 def moved(values: Array, target: Array, rate: float) -> Array:
-    """Values + rate (target - values): elastic averaging's two steps.
+    """`values` moved towards `target`, values + rate (target - values): elastic averaging's two steps.
 
     A worker's weights are pulled to the centre, and the centre to the workers' mean: S. Zhang, A. Choromanska,
     Y. LeCun, "Deep learning with elastic averaging SGD", NIPS 2015, algorithm 1, steps a) and b), the latter for all
