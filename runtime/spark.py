@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -26,8 +27,8 @@ from pyspark.java_gateway import launch_gateway
 from ..errors import ClusterError, SparkNetError
 from .config import SHIPPED_AS, slots, too_few_slots
 from .cores import cores
-from .data import Columns, Source
-from .shards import Shard, local_folder, remove_shards, shard
+from .data import BadPolicy, Source
+from .shards import Reading, Shard, local_folder, remove_shards, shard
 
 __all__ = ["RDD", "Cluster", "Own", "Rows", "SparkContext", "check_java"]
 
@@ -52,7 +53,8 @@ class Rows(NamedTuple):
 
     name: str
     source: Source
-    rdd: "RDD[Iterator[Columns]]"
+    rdd: "RDD[Reading]"
+    bad_records: BadPolicy
 
 
 class Own(tuple[Any, ...]):
@@ -134,17 +136,17 @@ class Cluster:
     def _setting(self, key: str) -> str:
         return str(self.context.getConf().get(key, "") or "")
 
-    def rows(self, name: str, source: Source) -> Rows:
+    def rows(self, name: str, source: Source, bad_records: BadPolicy = "fail") -> Rows:
         """The source's rows, cut into a partition for each worker; `name` tells them from the run's other rows."""
         workers = self.workers
 
-        def read(partition: int, numbers: Iterable[int]) -> Iterator[Iterator[Columns]]:
+        def read(partition: int, numbers: Iterable[int]) -> Iterator[Reading]:
             # Taken to its end: PySpark ends a Python process whose task left input unread, and with it what it keeps.
             list(numbers)
-            return iter([source.read(partition, workers)])
+            return iter([functools.partial(source.read, partition, workers)])
 
         numbers = self.context.parallelize(range(workers), workers)
-        return Rows(name, source, numbers.mapPartitionsWithIndex(read))
+        return Rows(name, source, numbers.mapPartitionsWithIndex(read), bad_records)
 
     def each(self, rows: Rows, function: Callable[..., T], *arguments: Any) -> list[T]:
         """Runs `function(shard, partition, *arguments)` for every partition; the results, in the partitions' order.
@@ -234,13 +236,14 @@ class Cluster:
         failed: Callable[[int, SparkNetError], T],
         stack: contextlib.ExitStack,
         arguments: tuple[Any, ...],
-    ) -> Callable[[int, Iterable[Iterator[Columns]]], T]:
-        run, name, columns = self.run, rows.name, rows.source.columns
+    ) -> Callable[[int, Iterable[Reading]], T]:
+        run, name, columns, bad_records = self.run, rows.name, rows.source.columns, rows.bad_records
         sent = [[self.broadcast(stack, value) for value in _values(argument)] for argument in arguments]
 
-        def task(partition: int, parts: Iterable[Iterator[Columns]]) -> T:
+        def task(partition: int, parts: Iterable[Reading]) -> T:
             try:
-                mine = shard(run, f"{name}-{partition}", columns, lambda: next(iter(parts)), local_folder())
+                (reading,) = parts
+                mine = shard(run, f"{name}-{partition}", columns, reading, local_folder(), bad_records)
                 values = [each[partition if len(each) > 1 else 0].value for each in sent]
                 return function(mine, partition, *values)
             except SparkNetError as error:

@@ -23,13 +23,12 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 class Counting:
     """A source of 10 numbers that writes down each reading of a part."""
 
-    rows = 10
     columns = (Column("number", "int64", ()),)
 
     def __init__(self, log: pathlib.Path) -> None:
         self.log = log
 
-    def read(self, partition, partitions):
+    def read(self, partition, partitions, bad):
         with self.log.open("a") as file:
             file.write(f"{partition}\n")
         yield {"number": np.arange(10)[partition::partitions]}
