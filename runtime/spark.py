@@ -75,6 +75,9 @@ class Cluster:
         self.workers = workers
         self.run = uuid.uuid4().hex[:12]
         self._owner = context is None
+        # Java of our own, and what PySpark knew of another before.
+        self._gateway: Any = None
+        self._before: Any = (None, None)
         self._log: pathlib.Path | None = None
         self._keep_log = False
         # Jobs run in a thread of their own: Ctrl-C then interrupts the main thread's wait, not a half-read
@@ -109,6 +112,7 @@ class Cluster:
                 run = self.run
                 everywhere = self.context.parallelize(range(self.workers), self.workers)
                 everywhere.foreachPartition(lambda _: remove_shards(run, local_folder()))
+        self._end_java()
         if self._log is not None and not self._keep_log:
             self._log.unlink(missing_ok=True)
 
@@ -264,6 +268,10 @@ class Cluster:
         return broadcast
 
     def _start(self, master: str, given: Mapping[str, str]) -> SparkContext:
+        if SparkContext._active_spark_context is not None:
+            raise ClusterError(
+                "Spark runs already in this process: give it to Trainer(model, spark), or stop it (spark.stop())"
+            )
         check_java()
         settings = {
             "spark.driver.maxResultSize": "0",
@@ -309,10 +317,16 @@ class Cluster:
                 gateway = launch_gateway(  # type: ignore[no-untyped-call]
                     conf, {"stdout": handle, "stderr": handle}
                 )
+            # PySpark keeps the first Java of a process, and with it the settings of that one's application.
+            self._gateway, self._before = gateway, (SparkContext._gateway, SparkContext._jvm)
+            SparkContext._gateway = SparkContext._jvm = None
             context = SparkContext(gateway=gateway)
         except (Py4JError, PySparkException, OSError) as error:
-            raise self._lost(error, f"Spark does not start with --master {master}") from error
+            lost = self._lost(error, f"Spark does not start with --master {master}")
+            self._end_java()
+            raise lost from error
         except KeyboardInterrupt:
+            self._end_java()
             self._log.unlink(missing_ok=True)
             raise
         finally:
@@ -321,6 +335,19 @@ class Cluster:
             # PySpark's own handler speaks to Java in the middle of whatever is being said.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return context
+
+    def _end_java(self) -> None:
+        if self._gateway is None:
+            return
+        gateway, self._gateway = self._gateway, None
+        SparkContext._gateway, SparkContext._jvm = self._before
+        gateway.shutdown()
+        # Java ends when its standard input does, after it has removed Spark's files.
+        gateway.proc.stdin.close()
+        try:
+            gateway.proc.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            gateway.proc.kill()
 
     def _lost(self, error: Exception, what: str = "Spark failed") -> ClusterError:
         reason, log = _reason(error), ""
