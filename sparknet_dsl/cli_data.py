@@ -9,9 +9,6 @@ import click
 
 from .cli import CONTEXT, VERSION
 
-SOURCES = """SRC and DST are written scheme:path, as for sparknet-run --train. ?columns=image,label behind a source chooses
-    and orders its columns; a source's other options, too, stand there (docs/data.md)."""
-
 
 def _size(context: click.Context, parameter: click.Parameter, given: str | None) -> tuple[int, int] | None:
     """--resize 256 or --resize 240x320 (height first), as two numbers."""
@@ -206,9 +203,154 @@ def split_command(source: str, to: str, parts: str, by_class: bool, per_file: in
     def body() -> None:
         from .runtime.prepare.convert import Options, shares_of, split
 
-        all_written, data = split(
-            source, to, shares_of(parts), by_class, Options(per_file=per_file or 0, **options)
-        )
+        all_written, data = split(source, to, shares_of(parts), by_class, Options(per_file=per_file or 0, **options))
         click.echo("\n".join(map(str, all_written)) + data.skipped())
 
     _run(body)
+
+
+@data_command.command("mean")
+@click.argument("source", metavar="SRC")
+@click.option("-o", "--output", metavar="FILE", help="Write the mean image there, as a .binaryproto.")
+@click.option("--resize", "size", metavar="N|HxW", callback=_size, help="Of images resized to that.")
+@click.option("--gray", is_flag=True, help="Of images made grey.")
+@click.option("--workers", type=click.IntRange(min=1), help="On Spark, with that many workers.  [default: here]")
+@click.option("--master", metavar="URL", help="Spark's master.  [default: local[WORKERS]]")
+@phase_option
+@bad_option
+@json_option
+def mean_command(source: str, output: str | None, as_json: bool, **options: Any) -> None:
+    """The mean image of SRC, as Caffe's compute_image_mean computes it, and the mean of each channel.
+
+    FILE is what transform_param { mean_file: "FILE" } reads; the means of the channels are what mean_value takes.
+    Images are to be of one size; --resize makes them so. Sums are exact: the numbers of threads or workers make no
+    difference.
+
+    \b
+    Examples:
+      sparknet-data mean lmdb:photos_lmdb -o photos_mean.binaryproto
+      sparknet-data mean imagenet:/data/imagenet --resize 256 -o imagenet_mean.binaryproto --workers 8
+      sparknet-data mean cifar10:data/cifar10 --json | jq .mean_value
+
+    Exit status: 0 done, 1 SRC cannot be read or FILE not written, 2 the command line is wrong, 3 the cluster failed.
+    """
+
+    def body() -> None:
+        from .runtime.prepare.mean import main
+
+        main(source, output, as_json, **options)
+
+    _run(body)
+
+
+@data_command.command("shards")
+@click.argument("source", metavar="DIR")
+@click.argument("to", metavar="OUT")
+@click.option("--per-tar", type=click.IntRange(min=1), default=1000, show_default=True, help="Images in each tar.")
+@click.option(
+    "--resize",
+    "size",
+    metavar="N|HxW",
+    callback=_size,
+    help="Resize images to exactly that, and encode them anew.  [default: files as they are]",
+)
+@click.option("--order", type=click.Choice(["shuffled", "sorted"]), default="shuffled", show_default=True)
+@seed_option
+@click.option("--phase", type=click.Choice(["train", "test"]), default="train", help="Tars are train.* or val.*.")
+@bad_option
+@force_option
+def shards_command(source: str, to: str, **options: Any) -> None:
+    """Pack images, in a folder for each class, into tars as SparkNet reads ImageNet from.
+
+    DIR is such a folder, or a list of lines `path label`. In OUT there are train.00000.tar and so on, train.txt, which
+    has a line `file label` for each image, and classes.txt, with the folder of each label. They are read
+    as imagenet:OUT, from object stores, too.
+
+    \b
+    Examples:
+      sparknet-data shards ILSVRC2012/train /data/imagenet
+      sparknet-data shards ILSVRC2012/val /data/imagenet_val --phase test --order sorted
+      sparknet-data shards photos /data/photos --per-tar 500 --resize 256
+
+    Exit status: as of convert.
+    """
+
+    def body() -> None:
+        from .runtime.prepare.shards import shards
+
+        click.echo(shards(source, to, **options))
+
+    _run(body)
+
+
+@data_command.command("show")
+@click.argument("source", metavar="SRC")
+@click.option("-o", "--output", "sheet", metavar="FILE", help="Write a contact sheet there, a PNG.")
+@click.option("--count", type=click.IntRange(min=1), default=64, show_default=True, help="Images in it.")
+@phase_option
+@bad_option
+@json_option
+def show_command(source: str, sheet: str | None, count: int, phase: Any, bad_records: Any, as_json: bool) -> None:
+    """Show what there is in SRC: rows, classes, shapes, ranges of values, and some of the images.
+
+    Everything is read. In a terminal with colours, images are shown there, too.
+
+    \b
+    Examples:
+      sparknet-data show mnist:data/mnist -o sheet.png
+      sparknet-data show lmdb:photos_lmdb --json | jq .classes
+
+    Exit status: 0 done, 1 SRC cannot be read, 2 the command line is wrong.
+    """
+
+    def body() -> None:
+        from .runtime.prepare.reading import open_input
+        from .runtime.prepare.show import show
+
+        show(open_input(source, phase, bad_records), sheet, count, as_json)
+
+    _run(body)
+
+
+@data_command.command("verify")
+@click.argument("source", metavar="SRC")
+@click.option("--classes", type=click.IntRange(min=1), help="Labels have to be below that.")
+@click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(["records", "labels", "gaps", "values", "sizes", "duplicates"]),
+    help="Tell of what this check finds, but let it be; repeatable.",
+)
+@phase_option
+@json_option
+def verify_command(source: str, classes: int | None, allow: tuple[str, ...], phase: Any, as_json: bool) -> None:
+    """Check SRC: every record is read and decoded.
+
+    \b
+    What is looked at:
+      records     records that cannot be read or decoded
+      labels      labels that are negative, or not below --classes
+      gaps        classes without rows: labels are to go from 0 to the largest, or to --classes
+      values      NaN and infinite numbers
+      sizes       images of several sizes, which only raw images have to avoid
+      duplicates  rows with the content of an earlier one, whatever their label
+
+    \b
+    Examples:
+      sparknet-data verify lmdb:photos_lmdb --classes 10
+      sparknet-data verify imagenet:/data/imagenet --allow sizes --allow duplicates --json
+
+    Exit status: 0 nothing was found but what is allowed, 1 something was, or SRC cannot be read at all, 2 the command
+    line is wrong.
+    """
+    good = True
+
+    def body() -> None:
+        nonlocal good
+        from .runtime.prepare.verify import main
+
+        good = main(source, classes, allow, phase, as_json)
+
+    from .runtime.command import guarded
+
+    sys.exit(guarded(body) or (0 if good else 1))

@@ -58,10 +58,10 @@ def convert(source: str, to: str, options: Options) -> tuple[Written, Input]:
 
     Raises DataError, UsageError, OutputError.
     """
-    data = _open(source, options)
-    with _sink(to, data, options) as target:
+    data = opened(source, options)
+    with sink_for(to, data, options) as target:
         with progress(f"writing {to}") as bar:
-            for rows in _rows(data, target, options):
+            for rows in rows_in_order(data, target, options):
                 target.take(rows)
                 bar.advance(rows_of(rows))
         return target.finish(), data
@@ -77,20 +77,20 @@ def split(
     """
     if "{}" not in to:
         raise UsageError(f"`{to}`: write {{}} where the name of a part goes, {to}_{{}} for example")
-    data = _open(source, options)
+    data = opened(source, options)
     with contextlib.ExitStack() as stack:
         targets = [
-            stack.enter_context(_sink(to.replace("{}", name), data, options, part=(index, list(parts), by_class)))
+            stack.enter_context(sink_for(to.replace("{}", name), data, options, part=(index, list(parts), by_class)))
             for index, (name, _) in enumerate(parts)
         ]
-        classes = _classes(_open(source, options), by_class)
+        classes = _classes(opened(source, options), by_class)
         chosen = assigned(classes, [share for _, share in parts], options.seed)
         for index, (name, _) in enumerate(parts):
             if not (chosen == index).any():
                 raise DataError(f"{source} has {len(classes):,} rows, too few for a part `{name}`")
         bar = stack.enter_context(progress(f"writing {to}", len(classes)))
         first = 0
-        for rows in _rows(data, targets[0], options):
+        for rows in rows_in_order(data, targets[0], options):
             count = rows_of(rows)
             mine = chosen[first : first + count]
             for index, target in enumerate(targets):
@@ -133,20 +133,23 @@ def shares_of(text: str) -> list[tuple[str, float]]:
     return parts
 
 
-def _open(source: str, options: Options) -> Input:
+def opened(source: str, options: Options) -> Input:
+    """Opens `source` as `options` say. Raises DataError."""
     return open_input(source, options.phase, options.bad_records, options.size, options.gray)
 
 
-def _sink(to: str, data: Input, options: Options, **part: Any) -> contextlib.AbstractContextManager[Sink]:
+def sink_for(to: str, data: Input, options: Options, **part: Any) -> contextlib.AbstractContextManager[Sink]:
+    """As `sink.sink`; `part` says which part of the rows it is."""
     work = Pixelwork(options.size, options.gray, options.encoding, data.rgb)
     tool: Any = TOOLS.get(data.uri.scheme, "convert_imageset")
     if tool == "copy" and options.shuffle:
         tool = "renumber"
-    layout = Layout(per_file=options.per_file, caffe=tool)
+    layout = Layout(per_file=options.per_file, caffe=tool, phase="val" if options.phase == "TEST" else "train")
     return sink(to, data, work, layout, {**options.settings(data.text), **part}, force=options.force)
 
 
-def _rows(data: Input, target: Sink, options: Options) -> Iterator[Columns]:
+def rows_in_order(data: Input, target: Sink, options: Options) -> Iterator[Columns]:
+    """All rows, in the order that `options` ask for."""
     if options.shuffle:
         return data.shuffled(options.seed, target.scratch)
     return data.chunks()

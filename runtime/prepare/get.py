@@ -111,7 +111,7 @@ def _blocks(path: pathlib.Path, bar: Bar, opened: Callable[..., IO[Any]] = open)
 
 
 def _fetch(file: File, mirrors: Sequence[str], into: pathlib.Path) -> None:
-    """Downloads a file; raises _UnreachableError where no mirror gives it, DataError where what comes is something else."""
+    """Downloads a file; raises _UnreachableError where no mirror gives it, DataError where it is something else."""
     unfinished = into / f"{file.name}.part"
     reasons = []
     for mirror in mirrors:
@@ -136,7 +136,7 @@ def _fetch(file: File, mirrors: Sequence[str], into: pathlib.Path) -> None:
 
 
 def _download(url: str, unfinished: pathlib.Path) -> bool:
-    """Downloads `url` to its end, in some attempts; gives whether an earlier call had begun. Raises _UnreachableError."""
+    """Downloads `url`, in some attempts; gives whether an earlier call had begun. Raises _UnreachableError."""
     begun = have = _size(unfinished)
     left = ATTEMPTS
     while True:

@@ -31,6 +31,11 @@ class Pixelwork:
     encoding: Encoding | None = None
     rgb: bool = False
 
+    @property
+    def changes(self) -> bool:
+        """Whether anything is asked for."""
+        return self.size is not None or self.gray or self.encoding is not None
+
     def on(self, column: Column, first: Any) -> "Work | None":
         """What is to be done to the images of `column`, `first` being one of them; None: nothing. Raises DataError."""
         encoding: Encoding | None = self.encoding
@@ -128,4 +133,3 @@ def _gray(pixels: Pixels) -> Pixels:
     import cv2
 
     return planar(cv2.cvtColor(np.ascontiguousarray(pixels.transpose(1, 2, 0)), cv2.COLOR_BGR2GRAY))
-

@@ -65,7 +65,7 @@ class Input:
             row = max(1, sum(values.nbytes for values in first.values()) // len(first[columns[0].name]))
             step = max(1, min(CHUNK, CHUNK_BYTES // row))
             for start in range(0, kept.rows, step):
-                yield _picked(kept, order[start : start + step])
+                yield picked(kept, order[start : start + step])
             remove_shards("shuffled", pathlib.Path(folder))
 
     def skipped(self) -> str:
@@ -89,7 +89,7 @@ def open_input(
     assert uri is not None  # open_source has read it
     asked = {"resize": f"{size[0]}x{size[1]}" if size else "", "gray": "true" if gray else ""}
     options = "&".join(f"{name}={value}" for name, value in asked.items() if value and name in source.OPTIONS)
-    if options:
+    if options and any(column.encoded for column in source.columns):
         source = open_source(f"{text}{'&' if uri.options or uri.columns else '?'}{options}", phase)
     known = {column.name: column for column in source.columns}
     for name in uri.columns:
@@ -104,7 +104,8 @@ def names_in(rows: Columns) -> Any:
     return rows.get(NAME.name)
 
 
-def _picked(kept: Shard, rows: npt.NDArray[np.int64]) -> Columns:
+def picked(kept: Shard, rows: npt.NDArray[np.int64]) -> Columns:
+    """The rows of a shard with the indices `rows`."""
     result: dict[str, Any] = {name: values[rows] for name, values in kept.columns.items()}
     for name, values in kept.encoded.items():
         result[name] = np.empty(len(rows), object)

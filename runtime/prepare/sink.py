@@ -29,7 +29,8 @@ class Written:
 
     def __str__(self) -> str:
         columns = ", ".join(described(column) for column in self.columns)
-        return f"wrote {self.to}: {self.rows:,} rows ({columns})"
+        source = WRITERS[self.to.scheme].read_as(self.to.path)
+        return f"wrote {self.to.scheme}:{source}: {self.rows:,} rows ({columns})"
 
 
 def described(column: Column) -> str:
@@ -52,6 +53,11 @@ class Sink:
         self._taken = 0
         self._writer: Writer | None = None
         self._work: Work | None = None
+
+    @property
+    def path(self) -> pathlib.Path:
+        """Where the data set lies while it is written."""
+        return self._unfinished.path
 
     @property
     def scratch(self) -> pathlib.Path:
@@ -95,7 +101,7 @@ class Sink:
                 asked = dataclasses.replace(asked, encoding="png" if kind.images == "encoded" else "raw")
             elif (asked.encoding, kind.images) in (("raw", "encoded"), ("png", "raw"), ("jpg", "raw")):
                 raise DataError(f"{self._to.scheme}: holds no images that are {asked.encoding}: leave --encode out")
-            if asked != Pixelwork(rgb=asked.rgb):
+            if asked.changes:
                 self._work = asked.on(image, rows[image.name][0])
         if self._work is not None:
             columns = tuple(self._work.column if column == image else column for column in columns)
@@ -111,9 +117,9 @@ class Sink:
 
 def _per_file(rows: Columns) -> int:
     """A round number of rows that make a file of about FILE_BYTES."""
-    size = sum(sum(map(len, values)) if values.dtype == object else values.nbytes for values in rows.values())
+    size = sum(sum(map(len, values)) if values.dtype == object else int(values.nbytes) for values in rows.values())
     wanted = max(1, FILE_BYTES * rows_of(rows) // max(1, size))
-    unit = 10 ** int(math.log10(wanted))
+    unit: int = 10 ** int(math.log10(wanted))
     return max(step * unit for step in (1, 2, 5) if step * unit <= wanted)
 
 

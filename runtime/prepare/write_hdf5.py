@@ -18,6 +18,11 @@ class HDF5Writer(Parted):
     suffix = ".h5"
     content = ("*.h5", LIST)
 
+    @classmethod
+    def read_as(cls, path: pathlib.Path) -> pathlib.Path:
+        """As `Writer.read_as`: the list, which has the rows in their order."""
+        return path if path.name.endswith(cls.suffix) else path / LIST
+
     def open(self, path: pathlib.Path) -> Part:
         """As `Parted.open`."""
         return _File(path, self)

@@ -1,4 +1,4 @@
-"""Writes a folder of image files, a folder for each label, and the list that Caffe's tools and ImageData layers read."""
+"""Writes image files, in a folder for each label, and the list that Caffe's tools and ImageData layers read."""
 
 import pathlib
 from collections.abc import Sequence
@@ -15,6 +15,11 @@ class ImagesWriter(Writer):
 
     images: ClassVar[Literal["raw", "encoded", "any"]] = "encoded"
     content = (LIST, "[0-9][0-9][0-9][0-9]*", "all")
+
+    @classmethod
+    def read_as(cls, path: pathlib.Path) -> pathlib.Path:
+        """As `Writer.read_as`: the list, which has the rows in their order."""
+        return path / LIST
 
     def __init__(self, path: pathlib.Path, columns: Sequence[Column], done: int, layout: Layout) -> None:
         super().__init__(path, columns, done, layout)

@@ -24,14 +24,12 @@ from .writer import (
     rows_of,
 )
 
-LABELS = "labels.txt"
-
 
 class _Tar:
     """A tar that is the same whoever writes it, and when."""
 
     def __init__(self, path: pathlib.Path) -> None:
-        self._tar = tarfile.open(path, "w", format=tarfile.GNU_FORMAT)
+        self._tar = tarfile.open(path, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115
 
     def add(self, name: str, content: bytes) -> None:
         info = tarfile.TarInfo(name)
@@ -75,11 +73,11 @@ class _Samples(_Tar):
 
 
 class ImageNetWriter(Parted):
-    """Tars of images, and labels.txt, which has a line `name label` for each."""
+    """Tars of images, train.00000.tar and so on, and train.txt, which has a line `name label` for each; or val."""
 
     images: ClassVar[Literal["raw", "encoded", "any"]] = "encoded"
     suffix = ".tar"
-    content = ("*.tar", LABELS)
+    content = ("*.tar", "train.txt", "val.txt", "classes.txt")
 
     def __init__(self, path: pathlib.Path, columns: Sequence[Column], done: int, layout: Layout) -> None:
         super().__init__(path, columns, done, layout)
@@ -87,24 +85,20 @@ class ImageNetWriter(Parted):
         if label is None:
             raise DataError("imagenet: wants a label for each image, and the data has none")
         if layout.single:
-            raise DataError("imagenet: is a folder of tars and labels.txt; name a folder")
+            raise DataError("imagenet: is a folder of tars and a list of their labels: name a folder")
         self.label = label
-        self.list = Lines(path / LABELS, done)
+        self.list = Lines(path / f"{layout.phase}.txt", done)
         self.seen = {line.rpartition(" ")[0] for line in self.list.kept}
 
     def open(self, path: pathlib.Path) -> Part:
         """As `Parted.open`."""
-        return _Images(path, self)
+        return _Images(path.with_name(f"{self.layout.phase}.{path.name}"), self)
 
     def write(self, rows: Columns, names: Names) -> int:
         """As `Parted.write`."""
         kept = super().write(rows, names)
         self.list.flush()
         return kept
-
-    def close(self) -> None:
-        """As `Parted.close`."""
-        super().close()
 
     def finish(self) -> None:
         """As `Parted.finish`."""

@@ -6,7 +6,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TextIO
+from typing import ClassVar, Literal, NamedTuple, Protocol, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,14 @@ class Layout(NamedTuple):
 
     single      one file, not a folder
     per_file    rows in each file of a folder
+    phase       what the rows are for, as ImageNet's files have it in their names
     caffe       which of Caffe's tools the records of a database are to equal (its keys, and how it fills in a Datum);
                 "copy": keys are those of the database that is read; "renumber": their numbers begin anew
     """
 
     single: bool = False
-    per_file: int = 1000
+    per_file: int = 0
+    phase: Literal["train", "val"] = "train"
     caffe: Literal["convert_imageset", "convert_mnist_data", "convert_cifar_data", "copy", "renumber"] = (
         "convert_imageset"
     )
@@ -54,9 +56,14 @@ class Writer(abc.ABC):
         self.layout = layout
         self.rows = done
 
+    @classmethod
+    def read_as(cls, path: pathlib.Path) -> pathlib.Path:
+        """What a source is to name to read such a data set at `path`."""
+        return path
+
     @abc.abstractmethod
     def write(self, rows: Columns, names: Names) -> int:
-        """Writes a chunk, whose records had `names`; gives how many rows, from the first on, are on the disk for good."""
+        """Writes a chunk, whose records had `names`; gives how many rows, from the first on, are safe on the disk."""
 
     @abc.abstractmethod
     def finish(self) -> None:
