@@ -1,5 +1,6 @@
 """Writes numbers as text: CSV, and libsvm's sparse rows."""
 
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -36,13 +37,12 @@ class _CSV(_Text):
     def __init__(self, path: pathlib.Path, columns: Sequence[Column]) -> None:
         super().__init__(path)
         self._columns = columns
-        headings = [
-            name
-            for column in columns
-            for name in (
-                [f"{column.name}_{i}" for i in range(int(np.prod(column.shape)))] if column.shape else [column.name]
-            )
-        ]
+        headings: list[str] = []
+        for column in columns:
+            if column.shape:
+                headings += [f"{column.name}_{number}" for number in range(math.prod(column.shape))]
+            else:
+                headings.append(column.name)
         self.file.write(",".join(map(_quoted, headings)) + "\n")
 
     def write(self, rows: Columns, names: Names, first: int) -> None:
