@@ -135,7 +135,8 @@ def shares_of(text: str) -> list[tuple[str, float]]:
 
 def opened(source: str, options: Options) -> Input:
     """Opens `source` as `options` say. Raises DataError."""
-    return open_input(source, options.phase, options.bad_records, options.size, options.gray)
+    shuffle = options.seed if options.shuffle else None
+    return open_input(source, options.phase, options.bad_records, options.size, options.gray, shuffle)
 
 
 def sink_for(to: str, data: Input, options: Options, **part: Any) -> contextlib.AbstractContextManager[Sink]:
@@ -150,7 +151,7 @@ def sink_for(to: str, data: Input, options: Options, **part: Any) -> contextlib.
 
 def rows_in_order(data: Input, target: Sink, options: Options) -> Iterator[Columns]:
     """All rows, in the order that `options` ask for."""
-    if options.shuffle:
+    if options.shuffle and "shuffle" not in data.source.OPTIONS:
         return data.shuffled(options.seed, target.scratch)
     return data.chunks()
 

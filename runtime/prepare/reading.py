@@ -78,16 +78,25 @@ class Input:
 
 
 def open_input(
-    text: str, phase: Phase, bad_records: BadPolicy, size: tuple[int, int] | None = None, gray: bool = False
+    text: str,
+    phase: Phase,
+    bad_records: BadPolicy,
+    size: tuple[int, int] | None = None,
+    gray: bool = False,
+    shuffle: int | None = None,
 ) -> Input:
-    """Opens the source `text`, which resizes images and makes them grey itself where it can (`?resize=`, `?gray=`).
+    """Opens the source `text`, which resizes images, makes them grey and shuffles (by a seed) itself where it can.
 
     Raises DataError.
     """
     source = open_source(text, phase)
     uri = parse_uri(text)
     assert uri is not None  # open_source has read it
-    asked = {"resize": f"{size[0]}x{size[1]}" if size else "", "gray": "true" if gray else ""}
+    asked = {
+        "resize": f"{size[0]}x{size[1]}" if size else "",
+        "gray": "true" if gray else "",
+        "shuffle": "" if shuffle is None else str(shuffle),
+    }
     options = "&".join(f"{name}={value}" for name, value in asked.items() if value and name in source.OPTIONS)
     if options and any(column.encoded for column in source.columns):
         source = open_source(f"{text}{'&' if uri.options or uri.columns else '?'}{options}", phase)

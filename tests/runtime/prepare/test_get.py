@@ -11,7 +11,7 @@ import pathlib
 import tarfile
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from shared import shared
@@ -27,8 +27,8 @@ CONTENT = {name: bytes([i]) * 300_000 for i, name in enumerate(["train.bin", "te
 class Server(http.server.SimpleHTTPRequestHandler):
     """Serves a folder, with ranges; `asked` has the path and the range of each request, `cut` how much it gives."""
 
-    asked: list[tuple[str, str | None]] = []
-    cut: list[int] = []
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+    cut: ClassVar[list[int]] = []
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -178,11 +178,11 @@ def test_files_that_were_packed_again_or_unpacked_count(tmp_path: pathlib.Path) 
 
 
 def test_wrong_names(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(UsageError, match="no data set `minst`.*mnist"):
+    with pytest.raises(UsageError, match=r"no data set `minst`.*mnist"):
         get("minst", str(tmp_path))
     with pytest.raises(UsageError, match="http"):
         get("small", str(tmp_path), "file:///etc")
-    with pytest.raises(DataError, match="sign in at https://image-net.org"):
+    with pytest.raises(DataError, match=r"sign in at https://image-net\.org"):
         get("imagenet", str(tmp_path))
 
 
