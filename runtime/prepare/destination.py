@@ -11,12 +11,16 @@ import json
 import os
 import pathlib
 import shutil
+import time
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ...errors import OutputError, UsageError
 from ...files import exists, write_atomic
 from ..data import parse_uri
+
+# Seconds between two notes of how far it got.
+NOTED = 1.0
 
 
 class Destination(NamedTuple):
@@ -52,13 +56,14 @@ class Unfinished:
     def __init__(self, folder: pathlib.Path, done: int) -> None:
         self.path = folder / "data"
         self.done = done
+        self._noted = time.monotonic()
         self._progress = folder / "progress.json"
         self._settings = json.loads(self._progress.read_text())["settings"]
 
     def keep(self, rows: int) -> None:
-        """Notes that the first `rows` rows are on the disk for good."""
-        if rows > self.done:
-            self.done = rows
+        """Notes, every now and then, that the first `rows` rows are safe on the disk."""
+        if rows > self.done and time.monotonic() - self._noted > NOTED:
+            self.done, self._noted = rows, time.monotonic()
             write_atomic(self._progress, json.dumps({"rows": rows, "settings": self._settings}))
 
 

@@ -100,9 +100,9 @@ class ImageNetWriter(Parted):
         self.list.flush()
         return kept
 
-    def finish(self) -> None:
-        """As `Parted.finish`."""
-        super().finish()
+    def close(self) -> None:
+        """As `Parted.close`."""
+        super().close()
         self.list.close()
 
 

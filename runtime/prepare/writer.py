@@ -112,17 +112,20 @@ class Parted(Writer):
             self.rows += stop - start
             start = stop
             if self.rows % self._per_file == 0:
-                self.close()
+                self._end_part()
         return self.rows - self.rows % self._per_file
 
     def finish(self) -> None:
         """As `Writer.finish`."""
         if self.rows == 0:
             self._part = self.open(self.path if self.layout.single else self.path / f"00000{self.suffix}")
-        self.close()
+        self._end_part()
 
     def close(self) -> None:
         """As `Writer.close`."""
+        self._end_part()
+
+    def _end_part(self) -> None:
         if self._part is not None:
             part, self._part = self._part, None
             part.close()
