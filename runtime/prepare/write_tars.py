@@ -22,6 +22,7 @@ from .writer import (
     labels_of,
     path_in,
     rows_of,
+    unnumbered,
 )
 
 
@@ -114,10 +115,15 @@ class _Images(_Tar):
     def write(self, rows: Columns, names: Names, first: int) -> None:
         labels = labels_of(rows, self._writer.label, 0)
         for row, content in enumerate(rows[self._writer.image.name]):
-            # Images are known by the last part of their names, without spaces.
-            name = path_in(names[row]).rpartition("/")[2].replace(" ", "_") if names is not None else ""
+            name = self._name(names[row]) if names is not None else ""
             if not name or name in self._writer.seen:
                 name = f"{first + row:08d}{'_' + name if name else '.' + ending(content)}"
             self._writer.seen.add(name)
             self.add(name, bytes(content))
             self._writer.list.write(f"{name} {labels[row]}")
+
+    def _name(self, name: bytes) -> str:
+        """The last part of an image's own name, by which lists know it, without spaces."""
+        if self._writer.layout.caffe in ("copy", "renumber"):
+            name = unnumbered(name)
+        return path_in(name).rpartition("/")[2].replace(" ", "_")

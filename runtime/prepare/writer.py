@@ -201,7 +201,7 @@ def labels_of(rows: Columns, label: Column, least: int = -(2**31)) -> npt.NDArra
 
 
 # As convert_imageset begins the key of a record; those of other tools are nothing but a number.
-_NUMBER = re.compile(rb"\d{5,8}(?:_|$)")
+_NUMBER = re.compile(rb"^\d{5,8}(?:_|$)")
 _ENDINGS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png", b"GIF8": "gif", b"BM": "bmp", b"RIFF": "webp"}
 
 
@@ -211,8 +211,8 @@ def unnumbered(name: bytes) -> bytes:
 
 
 def path_in(name: bytes) -> str:
-    """A record's name as a path that leads out of no folder, without a number."""
-    text = os.fsdecode(unnumbered(name))
+    """A record's name as a path that leads out of no folder."""
+    text = os.fsdecode(name)
     return "/".join(part for part in text.replace("\\", "/").split("/") if part not in ("", ".", ".."))
 
 
