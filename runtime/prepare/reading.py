@@ -74,7 +74,10 @@ class Input:
             return ""
         shown = f", the first {len(self.bad.first)}" if self.bad.count > len(self.bad.first) else ""
         lines = "".join(f"\n  {bad.key}: {bad.reason}" for bad in self.bad.first)
-        return f"\n{self.bad.count:,} records could not be read and were skipped{shown}:{lines}"
+        what = f"{self.bad.count:,} records could not be read and were"
+        if self.bad.count == 1:
+            what = "1 record could not be read and was"
+        return f"\n{what} skipped{shown}:{lines}"
 
 
 def open_input(

@@ -45,9 +45,9 @@ def test_a_session(folder: pathlib.Path) -> None:
     assert (result.exit_code, result.stdout) == (0, "lmdb:digits_lmdb: 1,437 rows, nothing wrong\n")
     result = run("split", "lmdb:digits_lmdb", "hdf5:{}.h5", "--into", "train=0.75,test=0.25", "--by-class")
     assert result.exit_code == 0
-    assert result.stdout.splitlines()[1].startswith("wrote hdf5:test.h5: 359 rows")
+    assert result.stdout.splitlines()[1].startswith("wrote hdf5:test.h5: 358 rows")
     result = run("convert", "hdf5:test.h5", "images:test", "--resize", "16x12", "--encode", "jpg")
-    assert result.stdout == "wrote images:test/list.txt: 359 rows (image encoded, label uint8)\n"
+    assert result.stdout == "wrote images:test/list.txt: 358 rows (image encoded, label int32)\n"
     assert sorted(path.name for path in folder.iterdir()) == [
         *("digits_lmdb", "mean.binaryproto", "sheet.png", "test", "test.h5", "train.h5")
     ]
@@ -57,7 +57,9 @@ def test_json(folder: pathlib.Path) -> None:
     found = json.loads(run("show", "digits:", "--phase", "test", "--json").stdout)
     assert found["rows"] == 360 and len(found["classes"]) == 10
     found = json.loads(run("mean", "digits:", "--json").stdout)
-    assert found["rows"] == 1437 and found["shape"] == [1, 8, 8] and found["mean_value"][0] == pytest.approx(4.8769, 1e-4)
+    assert (
+        found["rows"] == 1437 and found["shape"] == [1, 8, 8] and found["mean_value"][0] == pytest.approx(4.8769, 1e-4)
+    )
     result = run("verify", "digits:", "--classes", "9", "--json")
     found = json.loads(result.stdout)
     assert result.exit_code == 1 and not found["good"]
@@ -74,7 +76,7 @@ def test_bad_records_fail_or_are_told_of(folder: pathlib.Path) -> None:
     assert "3.jpg" in message and "cut short" in message and "--bad-records skip" in message
     result = run("convert", "images:list.txt", "lmdb:db", "--bad-records", "skip")
     assert result.exit_code == 0 and "6 rows" in result.stdout
-    assert "\n1 records could not be read and were skipped:\n" in result.stdout and "3.jpg" in result.stdout
+    assert "\n1 record could not be read and was skipped:\n" in result.stdout and "3.jpg" in result.stdout
     result = run("verify", "images:list.txt")
     assert result.exit_code == 1 and "1 records cannot be read [records]" in result.stdout
     assert run("verify", "images:list.txt", "--allow", "records").exit_code == 0
@@ -143,7 +145,7 @@ def test_help_is_quick_and_has_examples() -> None:
         assert "Examples:" in text and "Exit status:" in text, name
         assert command.help is not None
     code = (
-        "import sys; from sparknet_dsl.cli_data import data_command; data_command(['convert', '--help'], standalone_mode"
-        "=False); sys.exit(any(name in sys.modules for name in ('numpy', 'pyspark', 'rich', 'h5py')))"
+        "import sys; from sparknet_dsl.cli_data import data_command as run; run(['convert', '--help'], standalone_mode="
+        "False); sys.exit(any(name in sys.modules for name in ('numpy', 'pyspark', 'rich', 'h5py')))"
     )
     assert subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, check=False).returncode == 0
