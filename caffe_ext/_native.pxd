@@ -231,6 +231,7 @@ cdef extern from "core/transform.h" namespace "sparknet" nogil:
         Shape output_shape(const Shape& row) except +raise_error
         bool augments()
         void transform[Value](
-            const Value* rows, int64_t count, const Shape& row, const Shape& strides, uint64_t seed, float* out
+            const Value* rows, int64_t count, const Shape& row, const Shape& strides, uint64_t seed, int64_t first,
+            float* out
         ) except +raise_error
         void finish(uint64_t seed, int64_t rows, int64_t size, float* batch) except +raise_error

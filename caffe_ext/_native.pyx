@@ -848,12 +848,12 @@ cdef class Transformer:
         """The shape of a row after the crop; raises EngineError where crop, mean or an augmentation do not fit."""
         return tuple_of(self.transformer.get().output_shape(shape_of(row_shape)))
 
-    def __call__(self, rows, out, uint64_t seed) -> None:
+    def __call__(self, rows, out, uint64_t seed, int64_t first=0) -> None:
         """Transforms `rows` (N × ..., uint8 or float32) into `out` (N × output_shape, float32, C order).
 
         Images may be views with any strides, of an image with its channels last say. Random choices (TRAIN's crops,
-        mirrors, augmentations) are a function of `seed` and the row's number. Runs in the engine's threads, without the
-        GIL. A batch is ready after `finish`. Raises EngineError when shapes or types do not fit.
+        mirrors, augmentations) are a function of `seed` and the row's number, which is `first` for the first of them. Runs in
+        the engine's threads, without the GIL. A batch is ready after `finish`. Raises EngineError when shapes or types do not fit.
         """
         import numpy
 
@@ -872,15 +872,15 @@ cdef class Transformer:
         cdef Shape strides
         for step in rows.strides:
             strides.push_back(step // rows.itemsize)
-        cdef size_t first = rows.ctypes.data
+        cdef size_t place = rows.ctypes.data
         if rows.dtype == numpy.uint8:
             with nogil:
                 use_threads()
-                self.transformer.get().transform(<const uint8_t*>first, count, row, strides, seed, &target[0])
+                self.transformer.get().transform(<const uint8_t*>place, count, row, strides, seed, first, &target[0])
         else:
             with nogil:
                 use_threads()
-                self.transformer.get().transform(<const float*>first, count, row, strides, seed, &target[0])
+                self.transformer.get().transform(<const float*>place, count, row, strides, seed, first, &target[0])
 
     def finish(self, batch, uint64_t seed) -> None:
         """What has to wait until all rows of a batch are transformed: mixup, in place, a function of `seed`.

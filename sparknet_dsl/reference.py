@@ -178,7 +178,7 @@ MEANINGS: dict[str, str] = {
     "TransformationParameter.mean_value": "numbers to take off, one for all channels or one for each",
     "TransformationParameter.random_rotation": "turned by an angle drawn at random (docs/augmentation.md)",
     "TransformationParameter.random_resized_crop": "a part drawn at random, scaled to crop_size (docs/augmentation.md)",
-    "TransformationParameter.color_jitter": "brightness, contrast, saturation, hue changed at random (docs/augmentation.md)",
+    "TransformationParameter.color_jitter": "colours changed at random (docs/augmentation.md)",
     "TransformationParameter.cutout": "squares of zeros (docs/augmentation.md)",
     "TransformationParameter.mixup": "each row a mean of itself and another (docs/augmentation.md)",
     "RecurrentParameter.num_output": "numbers in the state",

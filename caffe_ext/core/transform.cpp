@@ -129,7 +129,7 @@ Shape Transformer::output_shape(const Shape& row) const {
 
 template <typename Value>
 void Transformer::transform(const Value* rows, int64_t count, const Shape& row, const Shape& strides, uint64_t seed,
-                            float* out) const {
+                            int64_t first, float* out) const {
   const int64_t size = sparknet::count(row), out_size = sparknet::count(output_shape(row));
   if (!is_image(row)) {
     parallel_for(count * size, kElementGrain, [&](int64_t begin, int64_t end) {
@@ -143,7 +143,7 @@ void Transformer::transform(const Value* rows, int64_t count, const Shape& row, 
   parallel_for(count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
       const Picture<Value> image{rows + n * strides[0], row[0], row[1], row[2], strides[1], strides[2], strides[3]};
-      transform_image(image, seed, n, out + n * out_size);
+      transform_image(image, seed, first + n, out + n * out_size);
     }
   });
 }
@@ -215,7 +215,9 @@ void Transformer::finish(uint64_t seed, int64_t rows, int64_t size, float* batch
   if (augmentation_.mixup) augmentation_.mixup->apply(seed, rows, size, batch);
 }
 
-template void Transformer::transform(const uint8_t*, int64_t, const Shape&, const Shape&, uint64_t, float*) const;
-template void Transformer::transform(const float*, int64_t, const Shape&, const Shape&, uint64_t, float*) const;
+template void Transformer::transform(const uint8_t*, int64_t, const Shape&, const Shape&, uint64_t, int64_t,
+                                     float*) const;
+template void Transformer::transform(const float*, int64_t, const Shape&, const Shape&, uint64_t, int64_t,
+                                     float*) const;
 
 }  // namespace sparknet

@@ -53,9 +53,10 @@ class Transformer {
   bool augments() const { return augmentation_.changes_pixels() || augmentation_.mixup; }
 
   // `count` rows; `strides` are the steps between rows, channels, lines and columns, counted in values (rows that are
-  // not images lie without gaps). `out` takes count × output_shape(row). Uses the worker's threads.
+  // not images lie without gaps). `out` takes count × output_shape(row). The first of them has the number `first`.
+  // Uses the worker's threads.
   template <typename Value>
-  void transform(const Value* rows, int64_t count, const Shape& row, const Shape& strides, uint64_t seed,
+  void transform(const Value* rows, int64_t count, const Shape& row, const Shape& strides, uint64_t seed, int64_t first,
                  float* out) const;
 
   // What has to wait until all rows of a batch are there: mixup.
