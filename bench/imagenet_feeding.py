@@ -5,13 +5,13 @@
 TARS is a folder of tars of JPEGs with a list of labels, as `imagenet:` takes them (pip install torch==2.13.0 pillow).
 Two ways to train, each measured in turns with the DataLoader's:
 
-  caffe      as Caffe's ImageNet example: images are resized to 256 × 256, the mean image is taken off, and 227 × 227 cut
-             out at random. `imagenet:TARS?resize=256` decodes when the rows are read, "first pass" has all of that and the
-             first epoch; "later passes" are epochs after it, for which the DataLoader decodes again.
+  caffe      as Caffe's ImageNet example: images are resized to 256 × 256, the mean image is taken off, and 227 × 227
+             cut out at random. `imagenet:TARS?resize=256` decodes when the rows are read: "first pass" has all of
+             that, and the first epoch; "later passes" are epochs after it, for which the DataLoader decodes again.
   augmented  a random part of each image, scaled to 227 × 227, half of them mirrored: decoded in each epoch by both.
 
-Ours runs to the values in the net's blobs, with the labels; the DataLoader to its batch, the fastest of 0 worker processes
-and of as many as there are cores (which have been started, and have filled their caches, before the clock starts).
+Ours runs to the values in the net's blobs, with the labels; the DataLoader to its batch, the fastest of 0 worker
+processes and of as many as there are cores, which have been started before the clock starts.
 """
 
 import argparse
@@ -169,9 +169,7 @@ def main() -> None:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def measure(
-    tars: pathlib.Path, folder: pathlib.Path, copies: int, rounds: int, threads: int
-) -> dict[str, list[float]]:
+def measure(tars: pathlib.Path, folder: pathlib.Path, copies: int, rounds: int, threads: int) -> dict[str, list[float]]:
     """Images a second of each way, once for each round."""
     linked = folder / "tars"
     linked.mkdir()

@@ -15,13 +15,13 @@ from click.testing import CliRunner
 
 from sparknet_dsl import caffe_ext, cli_local, compile_file
 from sparknet_dsl.errors import DataError
-from sparknet_dsl.runtime import checkpoint, train_command
+from sparknet_dsl.runtime import checkpoint, rows, train_command
 from sparknet_dsl.runtime.batches import batch_rows, derive
 from sparknet_dsl.runtime.config import RunConfig
 from sparknet_dsl.runtime.console import ConsoleReport
 from sparknet_dsl.runtime.data import open_source
 from sparknet_dsl.runtime.events import Event, Iteration
-from sparknet_dsl.runtime.rows import Feeding
+from sparknet_dsl.runtime.feeding import Choose, shuffled
 from sparknet_dsl.runtime.signals import Signals
 
 MODEL = """
@@ -294,14 +294,15 @@ def test_divergence_loses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_failure_keeps_what_was_learnt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    real = Feeding.shuffled
+    def fails(*numbers: int) -> Choose:
+        def choose(k: int) -> tuple[np.ndarray, int]:
+            if k == 6:
+                raise DataError("a row is damaged")
+            return shuffled(*numbers)(k)
 
-    def fails(self: Feeding, k: int) -> None:
-        if k == 6:
-            raise DataError("a row is damaged")
-        real(self, k)
+        return choose
 
-    monkeypatch.setattr(Feeding, "shuffled", fails)
+    monkeypatch.setattr(rows, "shuffled", fails)
     assert train(write()) == 1
     assert capsys.readouterr().err == "error: a row is damaged\n"
     assert (events()[-1]["status"], events()[-1]["iteration"]) == ("failed", 6)
