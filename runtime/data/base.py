@@ -180,6 +180,8 @@ def _stacked(rows: Sequence[Sequence[Any]], columns: Sequence[Column]) -> Column
         if column.encoded:
             values = np.empty(len(rows), object)
             values[:] = [row[index] for row in rows]
+        elif not column.shape:
+            values = np.array([row[index] for row in rows], column.dtype)
         else:
             values = np.empty((len(rows), *column.shape), column.dtype)
             for place, row in enumerate(rows):

@@ -6,6 +6,8 @@ They are read as Caffe's Data layer reads them, in the order of their keys; with
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from ...caffe_ext.database import open_database, pixels_of, read_datum
 from ...errors import DataError
 from .base import BadRecords, Column, Columns, Phase, SourceURI, gathered
@@ -75,11 +77,12 @@ class _Datum:
     def _rows(self, records: Iterable[tuple[bytes, bytes]], bad: BadRecords) -> Iterator[tuple[Any, ...]]:
         """Of a database of raw images."""
         image = self.columns[0]
+        dtype = np.dtype(image.dtype)
         for key, value in records:
             try:
                 datum = read_datum(value)
                 pixels = pixels_of(datum)
-                if datum.encoded or (pixels.dtype.name, pixels.shape) != (image.dtype, image.shape):
+                if datum.encoded or pixels.dtype != dtype or pixels.shape != image.shape:
                     what = "encoded" if datum.encoded else f"{pixels.dtype} {_times(pixels.shape)}"
                     raise DataError(f"it is {what}, and the first record {image.dtype} {_times(image.shape)}")
             except DataError as error:
