@@ -1,5 +1,6 @@
 """All rows of a run's sources on this machine, and how they are fed to the nets of one process."""
 
+import functools
 import pathlib
 import uuid
 from collections.abc import Sequence
@@ -10,19 +11,21 @@ import numpy.typing as npt
 from .. import caffe_ext
 from ..proto import caffe_pb2
 from . import worker
-from .batches import derive
-from .data import Phase
+from .data import BadPolicy, Phase
+from .feeding import Batches, Feed, in_turn, shuffled
 from .feeds import Fed
+from .ingest import Ingested
 from .means import Means
 from .shards import Shard, shard
-from .worker import Feed, Feeder, Job, Params, Tested
+from .worker import Job, Params, Tested
 
 
 class LocalRows:
     """The rows of sources, read when they are first asked for and kept in `folder`.
 
     `means` finds the mean images, in `folders`, or from the rows of `train`, which are then kept in `kept`; tests
-    multiply in `precision`.
+    multiply in `precision`; `bad_records` says what becomes of those that cannot be read.
+    `held` has what sources and phases that were read turned out to hold.
     """
 
     def __init__(
@@ -32,10 +35,13 @@ class LocalRows:
         folders: Sequence[pathlib.Path],
         kept: pathlib.Path,
         precision: caffe_ext.Precision,
+        bad_records: BadPolicy = "fail",
     ) -> None:
         self._folder = folder
         self._precision = precision
+        self._bad_records = bad_records
         self._known: dict[tuple[str, Phase], Shard] = {}
+        self.held: dict[tuple[str, Phase], Ingested] = {}
 
         def sums(column: str) -> Sequence[tuple[npt.NDArray[np.float64], int]]:
             return [worker.column_sum(self.of(train, "TRAIN"), 0, column)] if train else []
@@ -48,16 +54,27 @@ class LocalRows:
         if key not in self._known:
             source = fed.source
             name = f"{phase.lower()}{len(self._known)}"
-            self._known[key] = shard("local", name, source.columns, lambda: source.read(0, 1), self._folder)
+            reading = functools.partial(source.read, 0, 1)
+            found = shard("local", name, source.columns, reading, self._folder, self._bad_records)
+            self.held[key] = Ingested.of(fed.uri, phase, [worker.held(found, 0)])
+            self._known[key] = found
         return self._known[key]
 
     def feeds(self, fed: Fed) -> tuple[Feed, ...]:
         """The feeds of `fed`, mean images filled in."""
         return tuple(map(self.means.fill, fed.feeds))
 
-    def feeding(self, fed: Fed | None, phase: Phase, net: caffe_ext.Net, seed: int) -> "Feeding | None":
-        """What feeds `net` from the rows of `fed`; None for None: the net's own data layers do."""
-        return None if fed is None else Feeding(net, self.of(fed, phase), self.feeds(fed), phase, seed)
+    def batches(self, fed: Fed | None, phase: Phase, net: caffe_ext.Net, seed: int) -> Batches | None:
+        """What feeds `net` from the rows of `fed`; None for None: the net's own data layers do.
+
+        In TRAIN shuffled, as a run of one worker takes them, else in their order.
+        """
+        if fed is None:
+            return None
+        rows, feeds = self.of(fed, phase), self.feeds(fed)
+        size = net.blobs[feeds[0].top].shape[0]
+        choose = shuffled(seed, 0, rows.rows, size) if phase == "TRAIN" else in_turn(seed, rows.rows, size)
+        return Batches(net, feeds, rows, phase, choose)
 
     def test(self, fed: Fed, net: caffe_pb2.NetParameter, params: Params, seed: int) -> Tested:
         """The outputs of the TEST net `net` with the weights `params` over all rows of `fed`, each once."""
@@ -74,25 +91,3 @@ class LocalRows:
             precision=self._precision,
         )
         return worker.test(self.of(fed, "TEST"), 0, job, params)
-
-
-class Feeding:
-    """Feeds a net, batch by batch."""
-
-    def __init__(self, net: caffe_ext.Net, rows: Shard, feeds: Sequence[Feed], phase: Phase, seed: int) -> None:
-        number = caffe_ext.TRAIN if phase == "TRAIN" else caffe_ext.TEST
-        self._net = net
-        self._rows = rows.rows
-        self._feeders = [Feeder(feed, rows, number) for feed in feeds]
-        self._batch = net.blobs[feeds[0].top].shape[0]
-        self._seed = seed
-
-    def shuffled(self, k: int) -> None:
-        """Batch `k` of the endless row of shuffled epochs, as a run of one worker takes them."""
-        worker.feed_batch(self._net, self._feeders, self._seed, 0, self._rows, k * self._batch, self._batch)
-
-    def in_order(self, k: int) -> None:
-        """Batch `k` of the rows in their order, around and around."""
-        chosen = np.arange(k * self._batch, (k + 1) * self._batch) % self._rows
-        for feeder in self._feeders:
-            feeder(self._net, chosen, derive(self._seed, k))

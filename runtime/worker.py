@@ -6,6 +6,7 @@ in the process between calls only because making them takes time.
 
 import dataclasses
 import math
+import pathlib
 import time
 from collections.abc import Mapping, Sequence
 
@@ -13,29 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import caffe_ext
-from ..errors import DivergedError, EngineError, LayerError, WeightsError
+from ..caffe_ext.images import decode
+from ..errors import DataError, DivergedError, EngineError, LayerError, WeightsError
 from ..proto import caffe_pb2
 from .average import Array, mean
-from .batches import batch_rows, derive
+from .batches import derive
 from .cores import pin
+from .data import BadRecords
+from .feeding import Batches, Feed, once, shuffled
 from .shards import Shard
 
 # Weights by layer name, as they travel to nets of another phase.
 Params = Mapping[str, Sequence[Array]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Feed:
-    """Where a top's values come from: a column of the source, with a TransformationParameter (bytes) or without.
-
-    `mean` is the image that `mean_file` names, shape (channels, height, width); the loop fills it in.
-    """
-
-    top: str
-    column: str
-    transform: bytes | None = None
-    mean_file: str = ""
-    mean: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +82,17 @@ class Tested:
     rows: int
 
 
-def prepare(shard: Shard, partition: int, job: Job) -> int:
-    """Makes what a round of training needs besides its arguments; gives the partition's rows."""
+def held(shard: Shard, partition: int) -> tuple[int, BadRecords]:
+    """The partition's rows, and the records that could not be read."""
+    del partition
+    return shard.rows, shard.bad
+
+
+def prepare(shard: Shard, partition: int, job: Job) -> None:
+    """Makes what a round of training needs besides its arguments."""
+    del shard
     _take_cores(partition, job)
     _engines.solver(job)
-    return int(shard.rows)
 
 
 def train_round(
@@ -127,16 +123,11 @@ def train_round(
     net.clear_param_diffs()
     net.set_seed(derive(job.seed, partition, iteration))
 
-    feeders = [Feeder(feed, shard, caffe_ext.TRAIN) for feed in job.train]
     batch = net.blobs[job.train[0].top].shape[0]
     passes = max(1, solver.param.iter_size)
-
-    def feed(number: int) -> None:
-        start = (iteration * passes + number) * batch
-        feed_batch(net, feeders, job.seed, partition, shard.rows, start, batch)
-
+    batches = _engines.batches(job, shard, partition)
     try:
-        losses = solver.step(steps, feed)
+        losses = solver.step(steps, lambda number: batches.feed(iteration * passes + number))
     except EngineError:
         _engines.forget()
         raise
@@ -166,20 +157,19 @@ def test(shard: Shard, partition: int, job: Job, params: Params) -> Tested:
                 )
             blob.data[...] = trained
     net.set_seed(derive(job.seed))
-    feeders = [Feeder(feed, shard, caffe_ext.TEST) for feed in job.test]
     names: list[str] = []
     values: list[npt.NDArray[np.float64]] = []
     sizes: list[int] = []
     batch = _engines.test_batch
-    for start in range(0, shard.rows, batch):
-        rows = np.arange(start, min(start + batch, shard.rows))
-        _resize(net, job, len(rows))
-        for feeder in feeders:
-            feeder(net, rows, derive(job.seed, start))
+    batches = Batches(net, job.test, shard, "TEST", once(job.seed, shard.rows, batch))
+    for k in range(-(-shard.rows // batch)):
+        rows = min(batch, shard.rows - k * batch)
+        _resize(net, job, rows)
+        batches.feed(k)
         outputs = {name: value for name, value in net.forward().items() if value.size == 1}
         names = list(outputs)
         values.append(np.array([value.item() for value in outputs.values()]))
-        sizes.append(len(rows))
+        sizes.append(rows)
     _resize(net, job, batch)
     metrics = dict(zip(names, mean(values, sizes).tolist(), strict=True)) if values else {}
     return Tested(metrics, shard.rows)
@@ -188,6 +178,8 @@ def test(shard: Shard, partition: int, job: Job, params: Params) -> Tested:
 def column_sum(shard: Shard, partition: int, column: str) -> tuple[npt.NDArray[np.float64], int]:
     """The sum of the partition's rows in `column`, exact for bytes, and their number."""
     del partition
+    if column in shard.encoded:
+        return _encoded_sum(shard, column), shard.rows
     values = shard.columns[column]
     total = np.zeros(values.shape[1:], np.float64)
     for start in range(0, shard.rows, 1024):
@@ -195,34 +187,20 @@ def column_sum(shard: Shard, partition: int, column: str) -> tuple[npt.NDArray[n
     return total, shard.rows
 
 
-class Feeder:
-    """Writes rows of a shard's column into a net's top, transformed."""
-
-    def __init__(self, feed: Feed, shard: Shard, phase: int) -> None:
-        self.top = feed.top
-        self.values = shard.columns[feed.column]
-        self.transformer = None
-        if feed.transform is not None:
-            parameter = caffe_pb2.TransformationParameter.FromString(feed.transform)
-            self.transformer = caffe_ext.Transformer(parameter, phase, feed.mean)
-
-    def __call__(self, net: caffe_ext.Net, rows: npt.NDArray[np.intp], seed: int) -> None:
-        """Feeds the rows with the indices `rows`; `seed` decides crops and mirrors."""
-        out = net.blobs[self.top].data
-        values = self.values[rows]
-        if self.transformer is None:
-            out[...] = values.reshape(out.shape)
-        else:
-            self.transformer(values, out, seed)
-
-
-def feed_batch(
-    net: caffe_ext.Net, feeders: Sequence[Feeder], seed: int, partition: int, rows: int, start: int, batch: int
-) -> None:
-    """Feeds the batch that begins at position `start` of the endless row of a partition's shuffled epochs."""
-    chosen = batch_rows(seed, partition, rows, start, batch)
-    for feeder in feeders:
-        feeder(net, chosen, derive(seed, partition, start, 1))
+def _encoded_sum(shard: Shard, column: str) -> npt.NDArray[np.float64]:
+    total: npt.NDArray[np.float64] | None = None
+    for row in range(shard.rows):
+        pixels = decode(shard.encoded[column][row])
+        if total is None:
+            total = np.zeros(pixels.shape, np.float64)
+        elif pixels.shape != total.shape:
+            raise DataError(
+                f"the images of `{column}` differ in size, so they have no mean image: resize them (?resize=HxW behind "
+                "the source), or take mean_value"
+            )
+        total += pixels
+    assert total is not None
+    return total
 
 
 class _Engines:
@@ -235,6 +213,7 @@ class _Engines:
         self.run = ""
         self._solver: caffe_ext.Solver | None = None
         self._test_net: caffe_ext.Net | None = None
+        self._batches: tuple[tuple[int, pathlib.Path], Batches] | None = None
         self.test_batch = 0
 
     def solver(self, job: Job) -> caffe_ext.Solver:
@@ -244,6 +223,15 @@ class _Engines:
             net = caffe_pb2.NetParameter.FromString(job.train_net)
             self._solver = caffe_ext.Solver(solver, net, seed=job.seed, memory=job.memory, precision=job.precision)
         return self._solver
+
+    def batches(self, job: Job, shard: Shard, partition: int) -> Batches:
+        """What feeds the solver's net: those of the next round are being made while the workers average."""
+        net, of = self.solver(job).net, (partition, shard.folder)
+        if self._batches is None or self._batches[0] != of:
+            batch = net.blobs[job.train[0].top].shape[0]
+            choose = shuffled(job.seed, partition, shard.rows, batch)
+            self._batches = (of, Batches(net, job.train, shard, "TRAIN", choose))
+        return self._batches[1]
 
     def test_net(self, job: Job) -> caffe_ext.Net:
         self._enter(job)
