@@ -12,6 +12,7 @@ from ..errors import ClusterError, ModelError, UsageError
 from ..proto import caffe_pb2, sparknet_pb2
 from .averaging import Averaging
 from .cores import cores
+from .data import BadPolicy
 from .tau import AUTO, FIRST, Tau
 
 _LOCAL = re.compile(r"local(?:\[\s*(\d+|\*)\s*(?:,\s*(\d+)\s*)?\])?")
@@ -51,6 +52,7 @@ class RunConfig:
     deadline       seconds that a worker may be late
     late           what becomes of it then: what it did since the last state is done again, or it is left out of a round
     overlap_tests  whether a test of the weights runs while the next rounds train
+    bad_records    "skip" leaves out records that cannot be read, and tells of them; "fail" ends the run at the first
 
     Of the solver's own settings, `display`, `test_interval`, `test_iter`, `snapshot`, `snapshot_format` and
     `snapshot_after_train` have no say here: progress is shown, tests and snapshots are made by rounds, a test takes
@@ -82,6 +84,7 @@ class RunConfig:
     deadline: float = 120.0
     late: Late = "AGAIN"
     overlap_tests: bool = False
+    bad_records: BadPolicy = "fail"
 
     @classmethod
     def resolve(
@@ -109,6 +112,7 @@ class RunConfig:
         average: str | None = None,
         late: str | None = None,
         overlap_tests: bool | None = None,
+        bad_records: BadPolicy = "fail",
     ) -> Self:
         """Puts the command line's settings (None: not given) over the model's, and those over the defaults.
 
@@ -173,6 +177,7 @@ class RunConfig:
             deadline=settings.deadline,
             late=when_late,
             overlap_tests=overlap,
+            bad_records=bad_records,
         )
 
 

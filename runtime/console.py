@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Column, Table
 
-from .events import Again, Dropped, End, Event, Iteration, Round, Snapshot, Start, Tau, Test
+from .events import Again, Dropped, End, Event, Iteration, Round, Skipped, Snapshot, Start, Tau, Test
 
 
 class ConsoleReport:
@@ -62,6 +62,9 @@ class ConsoleReport:
                 self.say(f"test{number} after {_when(event)}: {_metrics(event.metrics)} ({event.rows:,} rows)")
             case Snapshot():
                 self.say(f"snapshot after {_when(event)}: {event.files[0]}")
+            case Skipped():
+                for line in skipped_lines(event):
+                    self.say(line)
             case End():
                 self._end(event)
 
@@ -149,6 +152,14 @@ class ConsoleReport:
         self.console.print(table)
         for file in end.files:
             self.say(f"wrote {file}")
+
+
+def skipped_lines(event: Skipped) -> list[str]:
+    """What was left out, in words: how many records, and the first of them."""
+    shown = f", the first {len(event.first)}" if event.count > len(event.first) else ""
+    whole = event.rows + event.count
+    said = f"{event.count:,} of {whole:,} records of {event.source} could not be read and were skipped{shown}:"
+    return [said, *(f"  {bad['key']}: {bad['reason']}" for bad in event.first)]
 
 
 def _when(event: Test | Snapshot) -> str:

@@ -5,6 +5,7 @@ Nothing in the project but this module and launch.py, which starts Spark, import
 
 import concurrent.futures
 import contextlib
+import functools
 import itertools
 import time
 import uuid
@@ -19,10 +20,10 @@ from pyspark.errors import PySparkException
 from ..errors import ClusterError, SparkNetError
 from .config import TASK_FAILURES, slots, too_few_slots
 from .cores import cores
-from .data import Columns, Source
+from .data import BadPolicy, Source
 from .late import LateTasksError, Stage, timely
-from .launch import Log, start
-from .shards import Shard, local_folder, remove_shards, shard
+from .launch import Java
+from .shards import Reading, Shard, local_folder, remove_shards, shard
 
 __all__ = ["RDD", "Cluster", "Own", "Rows", "SparkContext", "said"]
 
@@ -47,7 +48,8 @@ class Rows(NamedTuple):
 
     name: str
     source: Source
-    rdd: "RDD[Iterator[Columns]]"
+    rdd: "RDD[Reading]"
+    bad_records: BadPolicy
 
 
 class Own(tuple[Any, ...]):
@@ -74,13 +76,13 @@ class Cluster:
         self.deadline = deadline
         self.run = uuid.uuid4().hex[:12]
         self._owner = context is None
-        self._log = Log()
+        self._java = Java()
         # Jobs run in threads of their own: Ctrl-C then interrupts the main thread's wait, not a half-read answer of
         # Java's. Two at a time, a round and a test, and somebody who looks at each.
         self._threads = concurrent.futures.ThreadPoolExecutor(2, "spark-jobs")
         self._watchers = concurrent.futures.ThreadPoolExecutor(2, "spark-watch")
         self._bodies = itertools.count()
-        self.context = start(master, conf, self._log) if context is None else context
+        self.context = self._java.start(master, conf) if context is None else context
         try:
             self.master = str(self.context.master)
             self.check_slots()
@@ -95,7 +97,7 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not isinstance(error, ClusterError):
-            self._log.keep = False
+            self._java.keep_log = False
         self.close()
 
     def close(self) -> None:
@@ -110,7 +112,7 @@ class Cluster:
                 run = self.run
                 everywhere = self.context.parallelize(range(self.workers), self.workers)
                 everywhere.foreachPartition(lambda _: remove_shards(run, local_folder()))
-        self._log.close()
+        self._java.end()
 
     @property
     def threads(self) -> int:
@@ -144,17 +146,17 @@ class Cluster:
     def _setting(self, key: str) -> str:
         return str(self.context.getConf().get(key, "") or "")
 
-    def rows(self, name: str, source: Source) -> Rows:
+    def rows(self, name: str, source: Source, bad_records: BadPolicy = "fail") -> Rows:
         """The source's rows, cut into a partition for each worker; `name` tells them from the run's other rows."""
         workers = self.workers
 
-        def read(partition: int, numbers: Iterable[int]) -> Iterator[Iterator[Columns]]:
+        def read(partition: int, numbers: Iterable[int]) -> Iterator[Reading]:
             # Taken to its end: PySpark ends a Python process whose task left input unread, and with it what it keeps.
             list(numbers)
-            return iter([source.read(partition, workers)])
+            return iter([functools.partial(source.read, partition, workers)])
 
         numbers = self.context.parallelize(range(workers), workers)
-        return Rows(name, source, numbers.mapPartitionsWithIndex(read))
+        return Rows(name, source, numbers.mapPartitionsWithIndex(read), bad_records)
 
     def each(self, rows: Rows, function: Callable[..., T], *arguments: Any) -> list[T]:
         """Runs `function(shard, partition, *arguments)` for every partition; the results, in the partitions' order.
@@ -249,7 +251,7 @@ class Cluster:
         try:
             return job.result()
         except (Py4JError, PySparkException, OSError) as error:
-            raise self._log.lost(error, failed) from error
+            raise self._java.lost(error, failed) from error
 
     def results(
         self, job: "concurrent.futures.Future[list[T | SparkNetError]]", failed: str = "Spark failed"
@@ -301,13 +303,14 @@ class Cluster:
         failed: Callable[[int, SparkNetError], T],
         stack: contextlib.ExitStack,
         arguments: tuple[Any, ...],
-    ) -> Callable[[int, Iterable[Iterator[Columns]]], T]:
-        run, name, columns = self.run, rows.name, rows.source.columns
+    ) -> Callable[[int, Iterable[Reading]], T]:
+        run, name, columns, bad_records = self.run, rows.name, rows.source.columns, rows.bad_records
         sent = [[self.broadcast(stack, value) for value in _values(argument)] for argument in arguments]
 
-        def task(partition: int, parts: Iterable[Iterator[Columns]]) -> T:
+        def task(partition: int, parts: Iterable[Reading]) -> T:
             try:
-                mine = shard(run, f"{name}-{partition}", columns, lambda: next(iter(parts)), local_folder())
+                (reading,) = parts
+                mine = shard(run, f"{name}-{partition}", columns, reading, local_folder(), bad_records)
                 values = [each[partition if len(each) > 1 else 0].value for each in sent]
                 return function(mine, partition, *values)
             except SparkNetError as error:
@@ -332,7 +335,7 @@ class Cluster:
         try:
             self._wait_for_slots()
         except (Py4JError, PySparkException, OSError) as error:
-            raise self._log.lost(error) from error
+            raise self._java.lost(error) from error
 
     def _wait_for_slots(self) -> None:
         deadline = time.monotonic() + SLOTS_WAIT

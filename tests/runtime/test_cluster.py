@@ -100,7 +100,7 @@ def test_a_host_that_is_lost_and_one_that_joins_late(
 ) -> None:
     """With a worker of Spark's gone, another one comes, and does that one's part.
 
-    A ring waits for it. Through Spark the executor that is left would do both parts, so the driver stands still meanwhile.
+    A ring waits for it. Through Spark the executor that is left would do both parts: the driver stands still meanwhile.
     """
     run = cluster.run(tmp_path / "run", model, "--average", strategy, "--json", "events")
     until(lambda: rounds(tmp_path / "run") >= 2, run)
