@@ -2,10 +2,10 @@
 
 In JSON an event is an object with the key "event" ("start", "round", "tau", "again", "dropped", "iteration", "test",
 "snapshot", "skipped" or "end") and, beside it, the fields of the class below under their own names. Times are in
-seconds, `time` is since the epoch. NaN and infinite numbers are written as null. A run writes one start, then rounds (on
-Spark) or iterations (on one machine), tests and snapshots as they happen, then one end, always; a run that ends before training
-has begun (a wrong model, say) writes only the end. What only Spark has is null on one machine: `round` everywhere, and
-some fields of the start.
+seconds, `time` is since the epoch. NaN and infinite numbers are written as null. A run writes one start, then rounds
+(on Spark) or iterations (on one machine), tests and snapshots as they happen, then one end, always; a run that ends
+before training has begun (a wrong model, say) writes only the end. What only Spark has is null on one machine:
+`round` everywhere, and some fields of the start.
 """
 
 import dataclasses

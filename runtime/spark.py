@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, Literal, NamedTuple, Self, TypeVar, cast
 
 from py4j.protocol import Py4JError
 from pyspark import RDD, Broadcast, SparkContext, TaskContext
@@ -162,18 +162,19 @@ class Cluster:
         """Runs `function(shard, partition, *arguments)` for every partition; the results, in the partitions' order.
 
         Arguments are broadcast, and every broadcast is destroyed before this returns, however it does. A SparkNetError
-        in a worker is raised here as it is, at once; anything else (a lost process, a lost host, a late task) makes
-        Spark run the task again, and in the end becomes a ClusterError. A KeyboardInterrupt cancels the tasks.
+        in a worker is raised here as it is, at once; anything else (a lost process, a lost host) makes Spark run the
+        task again, and in the end becomes a ClusterError. A KeyboardInterrupt cancels the tasks. A task may take what it
+        takes: partitions may be read for very different times.
         """
-        with self.begin(rows, function, *arguments) as job:
+        with self.running(lambda: self._each(rows, function, arguments, "each")) as job:
             return self.results(job)
 
     @contextlib.contextmanager
     def begin(
         self, rows: Rows, function: Callable[..., T], *arguments: Any
     ) -> "Iterator[concurrent.futures.Future[list[T | SparkNetError]]]":
-        """Runs as `each` does while the block goes on; see `running`."""
-        with self.running(lambda: self._each(rows, function, arguments, together=False)) as job:
+        """Runs as `each` does, but late tasks again (see `timely`), while the block goes on; see `running`."""
+        with self.running(lambda: self._each(rows, function, arguments, "timely")) as job:
             yield job
 
     @contextlib.contextmanager
@@ -184,7 +185,7 @@ class Cluster:
 
         Spark gives up at the first task that it loses; where there are too few slots (`check_slots`), after minutes.
         """
-        with self.running(lambda: self._each(rows, function, arguments, together=True)) as job:
+        with self.running(lambda: self._each(rows, function, arguments, "together")) as job:
             yield job
 
     @contextlib.contextmanager
@@ -279,7 +280,11 @@ class Cluster:
         return rows.rdd.mapPartitionsWithIndex(self._task(rows, function, failed, stack, arguments))
 
     def _each(
-        self, rows: Rows, function: Callable[..., T], arguments: tuple[Any, ...], together: bool
+        self,
+        rows: Rows,
+        function: Callable[..., T],
+        arguments: tuple[Any, ...],
+        how: Literal["each", "timely", "together"],
     ) -> list[T | SparkNetError]:
         def result(shard: Shard, partition: int, *values: Any) -> list[tuple[int, T | SparkNetError]]:
             return [(partition, function(shard, partition, *values))]
@@ -289,11 +294,9 @@ class Cluster:
 
         with contextlib.ExitStack() as stack:
             task = self._task(rows, result, failed, stack, arguments)
-            if together:
-                results = rows.rdd.barrier().mapPartitionsWithIndex(task).collect()
-            else:
-                job = rows.rdd.mapPartitionsWithIndex(task)
-                results = self.timely(job.collect, [Stage("worker", None)])
+            tasks: Any = rows.rdd.barrier() if how == "together" else rows.rdd
+            job = tasks.mapPartitionsWithIndex(task).collect
+            results = self.timely(job, [Stage("worker", None)]) if how == "timely" else job()
         return [result for _, result in sorted(results, key=lambda pair: pair[0])]
 
     def _task(
