@@ -163,8 +163,8 @@ class Cluster:
 
         Arguments are broadcast, and every broadcast is destroyed before this returns, however it does. A SparkNetError
         in a worker is raised here as it is, at once; anything else (a lost process, a lost host) makes Spark run the
-        task again, and in the end becomes a ClusterError. A KeyboardInterrupt cancels the tasks. A task may take what it
-        takes: partitions may be read for very different times.
+        task again, and in the end becomes a ClusterError. A KeyboardInterrupt cancels the tasks. A task may take what
+        it takes: one partition may be read for much longer than another.
         """
         with self.running(lambda: self._each(rows, function, arguments, "each")) as job:
             return self.results(job)
