@@ -4,6 +4,7 @@ import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +69,7 @@ class Batches:
         self._net = net
         self._choose = choose
         self._feeders = [_Feeder(feed, shard, phase, net.blobs[feed.top].shape[1:]) for feed in feeds]
+        self._shard = shard
         self._slow = any(feeder.slow for feeder in self._feeders)
         self._spare: collections.deque[list[Array]] = collections.deque()
         self._ahead: Prefetcher[list[Array]] | None = None
@@ -80,6 +82,7 @@ class Batches:
             rows, seed = self._choose(k)
             for feeder, out in zip(self._feeders, outs, strict=True):
                 feeder.fill(rows, seed, out)
+            self._shard.touched(len(rows))
             return
         if self._ahead is None or self._next != k:
             size = sum(out.nbytes for out in outs)
@@ -91,6 +94,7 @@ class Batches:
             self._ahead = None
             raise
         self._next = k + 1
+        self._shard.touched(len(outs[0]))
         for out, value in zip(outs, values, strict=True):
             out[...] = value
         self._spare.append(values)
@@ -123,7 +127,7 @@ class _Feeder:
             if self._transformer is None:
                 out[...] = values.reshape(out.shape)
             else:
-                self._transformer(values, out, seed)
+                self._transformer(_numbers(values), out, seed)
             return
         assert self._transformer is not None
         for _ in pool.map(lambda place: self._put(int(rows[place]), out, place, seed), range(len(rows))):
@@ -135,7 +139,7 @@ class _Feeder:
         assert self._transformer is not None
         try:
             if self._values is not None:
-                pixels = self._values[row]
+                pixels = _numbers(self._values[row])
             else:
                 assert self._encoded is not None
                 pixels = decode(self._encoded[row], self.shape[0] == 3 if self.shape[0] in (1, 3) else None)
@@ -165,6 +169,11 @@ def _made(
                 feeder.fill(rows, seed, out, pool)
             yield outs
             k += 1
+
+
+def _numbers(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`values` in one of the types that a Transformer takes."""
+    return values if values.dtype in (np.uint8, np.float32) else values.astype(np.float32)
 
 
 def _times(shape: Sequence[int]) -> str:

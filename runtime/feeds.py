@@ -81,6 +81,22 @@ def feed_net(net: caffe_pb2.NetParameter, phase: Phase, given: str | None, folde
     return Fed(name, source, tuple(feeds))
 
 
+def feed_tests(
+    model: str, net: caffe_pb2.NetParameter, train: str | None, test: str | None, folder: str
+) -> tuple[Fed | None, str]:
+    """What feeds phase TEST as `feed_net` says, and, where nothing does, why; `model` is what messages call it.
+
+    A model that is trained on other data than its own (`train`) may name test data that are not here.
+    """
+    try:
+        fed = feed_net(net, "TEST", test, folder)
+    except DataError as error:
+        if train is None or test is not None:
+            raise
+        return None, str(error)
+    return fed, "" if fed else no_source(model, data_layers(net, "TEST"), "TEST")
+
+
 def no_source(model: str, layers: Sequence[caffe_pb2.LayerParameter], phase: Phase) -> str:
     """Why nothing feeds `phase`, and what to do."""
     option = "--test" if phase == "TEST" else "--train"

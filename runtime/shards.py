@@ -6,6 +6,8 @@ A shard is a cache. Any task that finds none makes it again from its partition's
 
 import contextlib
 import json
+import math
+import mmap
 import os
 import pathlib
 import shutil
@@ -20,6 +22,8 @@ from ..errors import DataError, OutputError
 from .data import Bad, BadPolicy, BadRecords, Column, Columns
 
 FOLDER_PREFIX = "sparknet-"
+# Bytes of rows that a process has mapped at a time.
+MAPPED = 256 << 20
 # Reads the rows of a part, in chunks; those that cannot be read go to the BadRecords.
 Reading = Callable[[BadRecords], Iterator[Columns]]
 
@@ -27,8 +31,8 @@ Reading = Callable[[BadRecords], Iterator[Columns]]
 class Encoded:
     """An encoded column: `column[row]` is an image's bytes, mapped from disk."""
 
-    def __init__(self, content: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64]) -> None:
-        self._content = memoryview(content)  # type: ignore[arg-type]
+    def __init__(self, content: memoryview, starts: npt.NDArray[np.int64]) -> None:
+        self._content = content
         self._starts = starts
 
     def __len__(self) -> int:
@@ -51,16 +55,43 @@ class Shard:
         kept = json.loads((folder / "shard.json").read_text())
         self.rows: int = kept["rows"]
         self.bad = BadRecords("skip", kept["bad"], [Bad(*each) for each in kept["first"]])
-        # An empty file cannot be mapped.
-        mode: Any = "r" if self.rows else None
         self.columns: dict[str, npt.NDArray[np.generic]] = {}
         self.encoded: dict[str, Encoded] = {}
+        self._maps: list[mmap.mmap] = []
         for index, (name, encoded) in enumerate(kept["columns"]):
-            values = np.load(folder / f"{index}.npy", mmap_mode=mode)
+            values = self._array(folder / f"{index}.npy")
             if encoded:
-                self.encoded[name] = Encoded(_mapped(folder / f"{index}.bin"), values)
+                self.encoded[name] = Encoded(self._mapped(folder / f"{index}.bin"), values)
             else:
                 self.columns[name] = values
+        self._row = sum(len(each) for each in self._maps) // max(1, self.rows)
+        self._touched = 0
+
+    def touched(self, rows: int) -> None:
+        """Tells that so many rows were read: from time to time their pages leave this process, not the system's cache.
+
+        Mapped pages count as its own memory, which without this would grow to the partition's size.
+        """
+        self._touched += rows * self._row
+        if self._touched > MAPPED:
+            self._touched = 0
+            for each in self._maps:
+                each.madvise(mmap.MADV_DONTNEED)
+
+    def _array(self, path: pathlib.Path) -> npt.NDArray[Any]:
+        content = self._mapped(path)
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
+        return np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape)
+
+    def _mapped(self, path: pathlib.Path) -> memoryview:
+        with path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return memoryview(b"")  # cannot be mapped
+            self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return memoryview(self._maps[-1])
 
 
 def local_folder() -> pathlib.Path:
@@ -187,7 +218,3 @@ class _Writer:
         header = {"descr": descr, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
         return self._file.tell()
-
-
-def _mapped(path: pathlib.Path) -> npt.NDArray[np.uint8]:
-    return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)

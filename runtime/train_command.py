@@ -13,7 +13,7 @@ from .checkpoint import check_folder, seed_of
 from .command import check_counts, command, compile_model, reading_itself, solver_of
 from .console import ConsoleReport
 from .data import BadPolicy
-from .feeds import Fed, data_layers, feed_net, no_source
+from .feeds import Fed, data_layers, feed_net, feed_tests, no_source
 from .local import LocalPlan, train
 from .plan import phase_net
 from .report import Report
@@ -110,9 +110,9 @@ def _sources(
     tests: list[Fed | None] = []
     for index in range(max(1, len(solver.test_iter))):
         net = phase_net(compiled.net, solver, "TEST", index)
-        fed = feed_net(net, "TEST", test, folder)
-        if fed is None and (layers := data_layers(net, "TEST")):
-            return train_fed, (), ("no tests: " + no_source(model, layers, "TEST"),)
+        fed, why = feed_tests(model, net, train, test, folder)
+        if fed is None and data_layers(net, "TEST"):
+            return train_fed, (), (f"no tests: {why}",)
         if fed is None and not solver.test_iter:
             return train_fed, (), ("no tests: the solver has no test_iter, so nothing says how long they are",)
         tests.append(fed)

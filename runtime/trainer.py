@@ -15,7 +15,7 @@ from .command import compile_model, solver_of
 from .config import RunConfig
 from .console import ConsoleReport
 from .events import Emit, Event
-from .feeds import data_layers, feed_net, no_source
+from .feeds import data_layers, feed_net, feed_tests, no_source
 from .plan import Plan, phase_net
 from .report import Report
 from .tau import SHARE
@@ -141,13 +141,6 @@ def plan_of(path: str, model: Model, solver: caffe_pb2.SolverParameter, config: 
     train = feed_net(train_net, "TRAIN", config.train, str(file.parent))
     if train is None:
         raise DataError(no_source(path, data_layers(train_net, "TRAIN"), "TRAIN"))
-    why = no_source(path, data_layers(test_net, "TEST"), "TEST")
-    try:
-        test = feed_net(test_net, "TEST", config.test, str(file.parent))
-    except DataError as error:
-        # A model that is given other data to train on may name test data that are not here.
-        if config.train is None or config.test is not None:
-            raise
-        test, why = None, str(error)
+    test, why = feed_tests(path, test_net, config.train, config.test, str(file.parent))
     notes = () if test else (f"no tests: {why}",)
     return Plan(model.name or file.stem, file.parent, model.net, solver, train, test, notes)

@@ -184,6 +184,7 @@ def column_sum(shard: Shard, partition: int, column: str) -> tuple[npt.NDArray[n
     total = np.zeros(values.shape[1:], np.float64)
     for start in range(0, shard.rows, 1024):
         total += values[start : start + 1024].sum(axis=0, dtype=np.float64)
+        shard.touched(1024)
     return total, shard.rows
 
 
@@ -199,6 +200,7 @@ def _encoded_sum(shard: Shard, column: str) -> npt.NDArray[np.float64]:
                 "the source), or take mean_value"
             )
         total += pixels
+        shard.touched(1)
     assert total is not None
     return total
 

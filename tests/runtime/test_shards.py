@@ -1,5 +1,6 @@
 """Rows kept on disk: made once, made again when missing, safe when two make them at once."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from sparknet_dsl.errors import DataError, OutputError
+from sparknet_dsl.runtime import shards
 from sparknet_dsl.runtime.data import Column
 from sparknet_dsl.runtime.shards import remove_shards, shard
 
@@ -29,7 +31,7 @@ def test_rows_are_kept_and_not_read_again(tmp_path):
     again = shard("run", "train-0", COLUMNS, refuse, tmp_path)
     for found in (first, again):
         assert found.rows == 25
-        assert isinstance(found.columns["image"], np.memmap)
+        assert not found.columns["image"].flags.owndata
         np.testing.assert_array_equal(found.columns["image"], np.concatenate([c["image"] for c in rows()]))
         np.testing.assert_array_equal(found.columns["label"], np.arange(25))
         assert not found.columns["image"].flags.writeable
@@ -75,6 +77,30 @@ def test_encoded_rows_and_what_was_left_out_are_kept(tmp_path):
         shard("run", "train-1", columns, some, tmp_path)
     empty = shard("run", "train-2", columns, lambda bad: iter([]), tmp_path)
     assert (empty.rows, len(empty.encoded["image"])) == (0, 0)
+
+
+def resident() -> int:
+    """Bytes of files that this process has mapped and touched."""
+    (line,) = (line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if "RssFile" in line)
+    return int(line.split()[1]) << 10
+
+
+def test_mapped_rows_leave_the_process_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "MAPPED", 8 << 20)
+    columns = (Column("image", "uint8", (1 << 20,)), Column("label", "int32", ()))
+
+    def some(bad):
+        for number in range(64):
+            yield {"image": np.full((1, 1 << 20), number, np.uint8), "label": np.full(1, number, np.int32)}
+
+    found = shard("run", "train-0", columns, some, tmp_path)
+    before, most = resident(), 0
+    for row in range(found.rows):
+        assert (found.columns["image"][row] == row).all()
+        found.touched(1)
+        most = max(most, resident() - before)
+    assert (4 << 20) < most < (16 << 20)
+    assert found.columns["label"].tolist() == list(range(64))
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path):
