@@ -22,6 +22,7 @@ from .base import (
 from .cifar import Cifar10, Cifar100
 from .digits import Digits
 from .mnist import Mnist
+from .parquet import Parquet
 
 __all__ = [
     "SOURCES",
@@ -43,6 +44,7 @@ SOURCES: dict[str, type[Source]] = {
     "cifar100": Cifar100,
     "digits": Digits,
     "mnist": Mnist,
+    "parquet": Parquet,
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 _PAIR = r"[A-Za-z_]\w*=[^&]*"
