@@ -1,6 +1,7 @@
 """What sources of named, typed columns have in common: options, which columns there are, reading them."""
 
 import copy
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -80,10 +81,16 @@ class Table:
             raise DataError(f"{self._name} has no column that can feed a net{f' ({said})' if said else ''}")
         self._take(uri.columns or tuple(kinds))
 
-    def only(self, names: Sequence[str]) -> Self:
-        """The same table, of which no other columns are read."""
+    def only(self, wanted: Mapping[str, tuple[int, ...]]) -> Self:
+        """The same table, of which no other columns are read; one of flat rows gets the shape that is wanted, if any."""
         narrow = copy.copy(self)
-        narrow._take(names)
+        narrow._kinds = dict(self._kinds)
+        for name, shape in wanted.items():
+            kind = self._kinds[name]
+            flat = len(kind.column.shape) == 1 and not kind.column.encoded
+            if flat and shape and math.prod(shape) == kind.column.shape[0]:
+                narrow._kinds[name] = dataclasses.replace(kind, column=kind.column._replace(shape=shape))
+        narrow._take(tuple(wanted))
         return narrow
 
     def needed(self) -> list[str]:
