@@ -19,8 +19,10 @@ from .base import (
     SourceURI,
 )
 from .cifar import Cifar10, Cifar100
+from .csv import CSV
 from .dataframe import DataFrame
 from .digits import Digits
+from .libsvm import LibSVM
 from .mnist import Mnist
 from .parquet import Parquet
 from .places import check_keys
@@ -43,7 +45,9 @@ __all__ = [
 SOURCES: dict[str, type[Source]] = {
     "cifar10": Cifar10,
     "cifar100": Cifar100,
+    "csv": CSV,
     "digits": Digits,
+    "libsvm": LibSVM,
     "mnist": Mnist,
     "parquet": Parquet,
 }

@@ -120,14 +120,15 @@ class Numbers(Kind):
 
 @dataclasses.dataclass(frozen=True)
 class Features(Kind):
-    """Columns of a number each, as one vector."""
+    """Columns of a number each, `parts`, as one vector."""
+
+    parts: tuple[Kind, ...]
 
     def values(self, batch: Any, threads: ThreadPoolExecutor) -> Array:
         """Converts as `Kind.values` says."""
-        del threads
-        result = np.empty((batch.num_rows, len(self.names)), np.float32)
-        for index, name in enumerate(self.names):
-            result[:, index] = _numbers(name, batch.column(name), "float32")
+        result = np.empty((batch.num_rows, len(self.parts)), np.float32)
+        for index, part in enumerate(self.parts):
+            result[:, index] = part.values(batch, threads)
         return result.reshape(-1, *self.column.shape)
 
 
