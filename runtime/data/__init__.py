@@ -26,6 +26,7 @@ from .libsvm import LibSVM
 from .mnist import Mnist
 from .parquet import Parquet
 from .places import check_keys
+from .tfrecord import TFRecord
 
 __all__ = [
     "SOURCES",
@@ -50,6 +51,7 @@ SOURCES: dict[str, type[Source]] = {
     "libsvm": LibSVM,
     "mnist": Mnist,
     "parquet": Parquet,
+    "tfrecord": TFRecord,
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 _PAIR = r"[A-Za-z_]\w*=[^&]*"

@@ -80,8 +80,8 @@ def kind_of(
     if pa.types.is_dictionary(type):
         type = type.value_type
     if classes is not None:
-        if not _is_text(type):
-            raise RefusedError(f"it holds {type}, no strings: classes are the names of strings")
+        if not _is_text(type) and not pa.types.is_integer(type):
+            raise RefusedError(f"it holds {type}: strings, or whole numbers, have classes")
         return Classes(Column(name, "int64", ()), (name,), tuple(classes))
     if (dtype := _dtype(type)) is not None:
         return Numbers(Column(name, dtype, ()), (name,))
@@ -134,7 +134,7 @@ class Features(Kind):
 
 @dataclasses.dataclass(frozen=True)
 class Classes(Kind):
-    """A string in each row, one of `classes`; its place among them is what it stands for."""
+    """A string or whole number in each row, one of `classes`; its place among them is what it stands for."""
 
     classes: tuple[str, ...]
 

@@ -13,7 +13,7 @@ from ...errors import DataError
 from .base import BadRecords, Phase, SourceURI
 from .places import find, open_place, shown
 from .tables import LABEL, Batch, Table, require_pyarrow
-from .text import Piece, lines_of, parsed, pieces
+from .text import Lines, Piece, lines_of, parsed, pieces
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".data")
 SAMPLE = 1 << 20
@@ -51,14 +51,12 @@ class CSV(Table):
                 raise DataError(f"{shown(file.place)} has another first line than {shown(files[0].place)}")
             first = first or line
             self._pieces += pieces([file], len(line))
-        sample = b""
-        if self._pieces:
-            piece = self._pieces[0]
-            lines = next(lines_of([piece._replace(end=min(piece.end, piece.begin + SAMPLE))], 0, 1)).lines
-            sample = b"".join(lines)
+        sample: list[bytes] = []
+        for piece in self._pieces[:1]:
+            sample = next(lines_of([piece._replace(end=min(piece.end, piece.begin + SAMPLE))], 0, 1)).lines
         if not sample:
             raise DataError(f"{shown(uri.path)} has no rows")
-        width = len(self._split(lines[0]))
+        width = len(self._split(sample[0]))
         self._names = self._split(first) if first else [f"c{index}" for index in range(width)]
         label = uri.options.get("label", LABEL)
         self._types: dict[str, Any] = {}
@@ -76,24 +74,23 @@ class CSV(Table):
             for batch, key in parsed(lines, lambda content: self._parse(content, needed), pa.ArrowInvalid, bad):
                 yield Batch(batch, key)
 
-    def _sampled(self, place: str, sample: bytes, label: str) -> Any:
+    def _sampled(self, place: str, sample: list[bytes], label: str) -> Any:
         """The first rows as a batch; finds the types. Raises DataError."""
         import pyarrow as pa
 
-        try:
-            found = self._parse(sample, self._names).schema
-            for field in found:
-                number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-                whole = field.name == label and pa.types.is_integer(field.type)
-                if number or pa.types.is_null(field.type):
-                    self._types[field.name] = pa.int64() if whole else pa.float32()
-                else:
-                    self._types[field.name] = field.type
-            return self._parse(sample, self._names)
-        except pa.ArrowInvalid as error:
+        def parse(content: bytes) -> Any:
+            return self._parse(content, self._names)
+
+        lines = Lines(place, sample, list(range(len(sample))))
+        ignored = BadRecords("skip")
+        parts = [batch for batch, _ in parsed(lines, parse, pa.ArrowInvalid, ignored)]
+        if not parts:
             raise DataError(
-                f"{shown(place)} cannot be read as CSV: {str(error).splitlines()[0]}; sep= says what is between values"
-            ) from error
+                f"{shown(place)} cannot be read as CSV: {ignored.first[0].reason}; sep= says what is between values"
+            )
+        for name in self._names:
+            self._types[name] = _type_of([part.column(name) for part in parts], whole=name == label)
+        return next(batch for batch, _ in parsed(lines, parse, pa.ArrowInvalid, ignored))
 
     def _parse(self, content: bytes, needed: Sequence[str]) -> Any:
         """Lines as a RecordBatch; raises ArrowInvalid."""
@@ -122,3 +119,27 @@ def _numbers(types: Mapping[str, Any], label: str) -> bool:
     import pyarrow as pa
 
     return any(name != label and pa.types.is_floating(type) for name, type in types.items())
+
+
+def _type_of(parts: Sequence[Any], whole: bool) -> Any:
+    """The type of a column, of which the sample has `parts`; whole numbers stay so if `whole`."""
+    import pyarrow as pa
+
+    texts = [value for part in parts if pa.types.is_string(part.type) for value in part.to_pylist()]
+    if texts:
+        numbers = sum(_is_number(text) for text in texts)
+        return pa.float32() if numbers * 10 >= 9 * len(texts) else pa.string()
+    types = {part.type for part in parts if not pa.types.is_null(part.type)}
+    if whole and types and all(map(pa.types.is_integer, types)):
+        return pa.int64()
+    if all(pa.types.is_integer(type) or pa.types.is_floating(type) for type in types):
+        return pa.float32()
+    return types.pop() if len(types) == 1 else pa.string()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

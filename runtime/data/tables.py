@@ -15,6 +15,7 @@ from ...errors import DataError
 from .arrow import Classes, Features, Kind, Numbers, RefusedError, UnfitError, kind_of
 from .base import CHUNK, CHUNK_BYTES, BadRecords, Column, Columns, SourceURI
 from .encoded import Images
+from .places import expand
 
 LABEL = "label"
 FEATURES = "features"
@@ -40,7 +41,8 @@ class Table:
         "label": "NAME of the column that is to be `label`",
         "features": "NAMES, or * for all numbers (and `classes`) but the label: they make one vector, `features`",
         "shape": "NAME:3x32x32,...: the shape of a row, for lists, vectors and bytes that are stored flat",
-        "classes": "NAME:cat|dog|...: the strings of a column, in the order of the numbers that they stand for",
+        "classes": "NAME:cat|dog|...: the strings, or whole numbers ({1..1000}), of a column, in the order of what "
+        "they stand for: 0, 1, ...",
     }
 
     columns: tuple[Column, ...]
@@ -191,7 +193,7 @@ class Table:
         classes = {}
         for item in text.split(",") if text else ():
             name, colon, names = item.partition(":")
-            known = tuple(each.strip() for each in names.split("|"))
+            known = tuple(each.strip() for choice in names.split("|") for each in expand(choice))
             if not colon or "" in known or len(set(known)) < len(known):
                 raise DataError(f"{self._name}: classes={text}: write classes=NAME:cat|dog, each class once")
             classes[name.strip()] = known
