@@ -100,6 +100,19 @@ def _run(body: Callable[[], None]) -> None:
     sys.exit(guarded(body))
 
 
+def _run_long(body: Callable[[], None]) -> None:
+    """Runs what the same command goes on with after an interruption, and says so then."""
+
+    def told() -> None:
+        try:
+            body()
+        except KeyboardInterrupt:
+            click.echo("the same command goes on from here", err=True)
+            raise
+
+    _run(told)
+
+
 @data_command.command("get")
 @click.argument("name", metavar="NAME")
 @click.argument("folder", metavar="[DIR]", required=False)
@@ -124,7 +137,7 @@ def get_command(name: str, folder: str | None, url: str | None) -> None:
 
         click.echo(f"{name} is there: {get(name, folder, url)}")
 
-    _run(body)
+    _run_long(body)
 
 
 @data_command.command("convert")
@@ -172,7 +185,7 @@ def convert_command(source: str, to: str, per_file: int | None, **options: Any) 
         written, data = convert(source, to, Options(per_file=per_file or 0, **options))
         click.echo(f"{written}{data.skipped()}")
 
-    _run(body)
+    _run_long(body)
 
 
 @data_command.command("split")
@@ -206,7 +219,7 @@ def split_command(source: str, to: str, parts: str, by_class: bool, per_file: in
         all_written, data = split(source, to, shares_of(parts), by_class, Options(per_file=per_file or 0, **options))
         click.echo("\n".join(map(str, all_written)) + data.skipped())
 
-    _run(body)
+    _run_long(body)
 
 
 @data_command.command("mean")
@@ -280,7 +293,7 @@ def shards_command(source: str, to: str, **options: Any) -> None:
 
         click.echo(shards(source, to, **options))
 
-    _run(body)
+    _run_long(body)
 
 
 @data_command.command("show")

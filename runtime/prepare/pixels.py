@@ -1,6 +1,8 @@
 """What becomes of images on their way: decoded, grey, resized, encoded, as Caffe's convert_imageset does it."""
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -8,10 +10,10 @@ import numpy as np
 from ...caffe_ext.images import Pixels, decode, planar, resize
 from ...errors import DataError
 from ..data import Column, Columns
-from ..data.base import ENCODED
+from ..data.base import CHUNK_BYTES, ENCODED
 from ..data.encoded import in_threads
 from .reading import names_in
-from .writer import ending
+from .writer import ending, rows_of, slices
 
 Encoding = Literal["raw", "png", "jpg"]
 
@@ -71,13 +73,18 @@ class Work:
         self._kept = asked.size is None and not asked.gray
         self._color = False if asked.gray or column.shape[0] == 1 else True if column.shape[0] == 3 else None
         shape = self._pixels(first).shape
+        self._step = max(1, CHUNK_BYTES // math.prod(shape))  # decoded, they are larger
         if encoding == "raw":
             self.column = Column(column.name, "uint8", shape)
         else:
             self.column = Column(column.name, ENCODED, (shape[0], 0, 0), shape)
 
-    def __call__(self, rows: Columns, first: int) -> Columns:
-        """The chunk `rows`, which begins with row `first`, with its images worked on; raises DataError."""
+    def done(self, rows: Columns, first: int) -> Iterator[Columns]:
+        """The chunk `rows`, which begins with row `first`, with its images worked on, in chunks; raises DataError."""
+        for piece in slices(rows_of(rows), self._step):
+            yield self._some({name: values[piece] for name, values in rows.items()}, first + piece.start)
+
+    def _some(self, rows: Columns, first: int) -> Columns:
         names = names_in(rows)
 
         def work(row: int) -> Any:
@@ -87,7 +94,7 @@ class Work:
                 who = f"row {first + row}" if names is None else f"{names[row].decode(errors='backslashreplace')}"
                 raise DataError(f"{who}: {error}") from error
 
-        done = [value for _, value in in_threads(work, range(len(rows[self._name])))]
+        done = [value for _, value in in_threads(work, range(rows_of(rows)))]
         if self.column.encoded:
             values: Any = np.empty(len(done), object)
             values[:] = done

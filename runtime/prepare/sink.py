@@ -73,11 +73,9 @@ class Sink:
         if passed == rows_of(rows):
             return
         rows = {name: values[passed:] for name, values in rows.items()}
-        if self._work is not None:
-            rows = self._work(rows, first + passed)
-        names = names_in(rows)
-        kept = self._writer.write({column.name: rows[column.name] for column in self._writer.columns}, names)
-        self._unfinished.keep(kept)
+        for piece in self._work.done(rows, first + passed) if self._work else [rows]:
+            columns = {column.name: piece[column.name] for column in self._writer.columns}
+            self._unfinished.keep(self._writer.write(columns, names_in(piece)))
 
     def finish(self) -> Written:
         """Ends the data set. Raises DataError where it has no rows."""
@@ -111,7 +109,7 @@ class Sink:
                 raise DataError(f"{self._to.scheme}: holds numbers; leave out the column `{other}` with ?columns=")
         layout = self._layout
         if not layout.per_file:
-            layout = layout._replace(per_file=_per_file(rows))
+            layout = layout._replace(per_file=_per_file(next(self._work.done(rows, 0)) if self._work else rows))
         return kind(self._unfinished.path, columns, self._unfinished.done, layout)
 
 
