@@ -107,7 +107,7 @@ def _run_long(body: Callable[[], None]) -> None:
         try:
             body()
         except KeyboardInterrupt:
-            click.echo("the same command goes on from here", err=True)
+            click.echo("stopping; the same command goes on from here", err=True)
             raise
 
     _run(told)
@@ -159,10 +159,10 @@ def convert_command(source: str, to: str, per_file: int | None, **options: Any) 
       lmdb:DIR, leveldb:DIR   as Caffe's convert_imageset writes them (mnist: and cifar10: as convert_mnist_data and
                               convert_cifar_data do): the same keys, the same Datum
       images:DIR              a folder for each label, and list.txt (`path label`)
+      imagenet:DIR            tars of images, and train.txt (`file label`)
       hdf5:DIR|FILE.h5        a dataset for each column, and list.txt
-      parquet:DIR|FILE.parquet, csv:DIR|FILE.csv, libsvm:DIR|FILE.svm, tfrecord:DIR|FILE.tfrecord
-      webdataset:DIR|FILE.tar samples of files of one name
-      imagenet:DIR            tars of images, and labels.txt
+      webdataset:DIR|FILE.tar files of one name make a row
+      parquet:DIR|FILE.parquet, tfrecord:DIR|FILE.tfrecord, csv:DIR|FILE.csv, libsvm:DIR|FILE.svm
 
     Images that are encoded (JPEG, PNG) stay as they are unless DST holds numbers only (hdf5:, csv:, libsvm:), or
     --resize, --gray or --encode ask for something else. DST takes its place when it is whole; what is there already is
@@ -173,7 +173,7 @@ def convert_command(source: str, to: str, per_file: int | None, **options: Any) 
       sparknet-data convert mnist:data/mnist lmdb:mnist_train_lmdb
       sparknet-data convert mnist:data/mnist lmdb:mnist_test_lmdb --phase test
       sparknet-data convert images:photos lmdb:photos_lmdb --resize 256 --encode jpg --shuffle --seed 7
-      sparknet-data convert lmdb:photos_lmdb parquet:hdfs_upload
+      sparknet-data convert lmdb:photos_lmdb parquet:photos
       sparknet-data convert 'parquet:sales?columns=features,label' libsvm:sales.svm
 
     Exit status: 0 done, 1 SRC cannot be read or DST not written, 2 the command line is wrong, 130 interrupted.
