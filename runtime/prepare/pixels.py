@@ -47,6 +47,8 @@ class Pixelwork:
             # JPEG stays JPEG; all others become PNG, which keeps every pixel.
             encoding = encoding or ("jpg" if ending(first) == "jpg" else "png")
         else:
+            if self.size is None and not self.gray and encoding in (None, "raw"):
+                return None
             if column.dtype != "uint8" or len(column.shape) != 3 or column.shape[0] not in (1, 3, 4):
                 shape = "×".join(map(str, column.shape)) or "one number"
                 raise DataError(

@@ -12,7 +12,7 @@ from ..data import Column, Columns
 from .destination import Destination, Unfinished, destination, writing
 from .pixels import Pixelwork, Work
 from .reading import Input, names_in
-from .writer import Layout, Writer, image_of, rows_of
+from .writer import Layout, Writer, image_of, row_bytes, rows_of
 from .writers import WRITERS
 
 # The files of a data set, as far as its first rows tell.
@@ -115,8 +115,7 @@ class Sink:
 
 def _per_file(rows: Columns) -> int:
     """A round number of rows that make a file of about FILE_BYTES."""
-    size = sum(sum(map(len, values)) if values.dtype == object else int(values.nbytes) for values in rows.values())
-    wanted = max(1, FILE_BYTES * rows_of(rows) // max(1, size))
+    wanted = max(1, FILE_BYTES // row_bytes(rows))
     unit: int = 10 ** int(math.log10(wanted))
     return max(step * unit for step in (1, 2, 5) if step * unit <= wanted)
 

@@ -160,6 +160,12 @@ def rows_of(rows: Columns) -> int:
     return len(next(iter(rows.values())))
 
 
+def row_bytes(rows: Columns) -> int:
+    """The bytes of a row, on average over a chunk."""
+    size = sum(sum(map(len, values)) if values.dtype == object else int(values.nbytes) for values in rows.values())
+    return max(1, size // rows_of(rows))
+
+
 def image_and_label(columns: Sequence[Column], format: str) -> tuple[Column, Column | None]:
     """The columns of an image, or other array, and of its label; raises DataError where there are others, or none."""
     image, label = image_of(columns), label_of(columns)
