@@ -31,6 +31,7 @@ from .mnist import Mnist
 from .parquet import Parquet
 from .places import check_keys
 from .tfrecord import TFRecord
+from .webdataset import WebDataset
 
 __all__ = [
     "SOURCES",
@@ -61,6 +62,7 @@ SOURCES: dict[str, type[Source]] = {
     "mnist": Mnist,
     "parquet": Parquet,
     "tfrecord": TFRecord,
+    "webdataset": WebDataset,
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 _PAIR = r"[A-Za-z_]\w*=[^&]*"

@@ -55,6 +55,23 @@ def is_image(content: bytes) -> bool:
     return content.startswith(_SIGNS) or (content[:4] == b"RIFF" and content[8:12] == b"WEBP")
 
 
+def typed(values: Sequence[Any], type: Any) -> Any:
+    """Values as an Arrow array; those that are not of `type` are null, which makes their rows bad ones."""
+    import pyarrow as pa
+
+    def fitting(value: Any) -> Any:
+        try:
+            return pa.scalar(value, type).as_py()
+        except errors:
+            return None
+
+    errors = (pa.ArrowException, TypeError, ValueError)
+    try:
+        return pa.array(values, type)
+    except errors:
+        return pa.array([fitting(value) for value in values], type)
+
+
 def kind_of(
     name: str,
     values: Any,
