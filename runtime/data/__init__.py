@@ -22,6 +22,7 @@ from .cifar import Cifar10, Cifar100
 from .csv import CSV
 from .dataframe import DataFrame
 from .datum import LevelDb, Lmdb
+from .delta import Delta
 from .digits import Digits
 from .hdf5 import Hdf5
 from .imagenet import ImageNet
@@ -52,6 +53,7 @@ SOURCES: dict[str, type[Source]] = {
     "cifar10": Cifar10,
     "cifar100": Cifar100,
     "csv": CSV,
+    "delta": Delta,
     "digits": Digits,
     "hdf5": Hdf5,
     "imagenet": ImageNet,
