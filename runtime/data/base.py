@@ -44,6 +44,11 @@ class Column(NamedTuple):
         return self.dtype == ENCODED
 
 
+# In the chunks of sources whose records have names (a database's key, a file's path), those names as bytes. It is not
+# among a source's `columns`: nets do not read it, `sparknet-data` does.
+NAME = Column("__name__", ENCODED, (0, 0, 0))
+
+
 class SourceURI(NamedTuple):
     """A URI's parts: `scheme:path?name=value&...`.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...caffe_ext.database import open_database, pixels_of, read_datum
 from ...errors import DataError
-from .base import BadRecords, Column, Columns, Phase, SourceURI, gathered
+from .base import NAME, BadRecords, Column, Columns, Phase, SourceURI, gathered
 from .encoded import Images, Record
 from .places import is_url
 
@@ -59,9 +59,9 @@ class _Datum:
         with open_database(self.path, self.BACKEND) as database:
             records = database.every(partition, partitions)
             if self.encoded:
-                yield from self.images.chunks(map(self._record, records), self.columns, bad)
+                yield from self.images.chunks(map(self._record, records), [*self.columns, NAME], bad)
             else:
-                yield from gathered(self._rows(records, bad), self.columns)
+                yield from gathered(self._rows(records, bad), [*self.columns, NAME])
 
     def _record(self, record: tuple[bytes, bytes]) -> Record:
         """Of a database of encoded images."""
@@ -72,7 +72,7 @@ class _Datum:
             return Record(name, error)
         if not datum.encoded:
             return Record(name, DataError("it is raw, and the first record encoded"))
-        return Record(name, datum.data, (datum.label,))
+        return Record(name, datum.data, (datum.label, record[0]))
 
     def _rows(self, records: Iterable[tuple[bytes, bytes]], bad: BadRecords) -> Iterator[tuple[Any, ...]]:
         """Of a database of raw images."""
@@ -88,7 +88,7 @@ class _Datum:
             except DataError as error:
                 bad.add(f"{_key(key)} of {self.name}", str(error))
             else:
-                yield pixels, datum.label
+                yield pixels, datum.label, key
 
 
 class Lmdb(_Datum):

@@ -1,5 +1,6 @@
 """`imagenet:TARS`: ImageNet in tars, as SparkNet keeps it (a list has the labels) or as published (a tar a class)."""
 
+import os
 import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,7 +8,7 @@ from typing import ClassVar
 
 from ...caffe_ext.sources import labelled
 from ...errors import DataError
-from .base import BadRecords, Column, Columns, Phase, SourceURI
+from .base import NAME, BadRecords, Column, Columns, Phase, SourceURI
 from .encoded import Images, Record
 from .places import Found, find, open_place, shown
 from .tars import Member, members
@@ -51,7 +52,7 @@ class ImageNet:
     def read(self, partition: int, partitions: int, bad: BadRecords) -> Iterator[Columns]:
         """Reads as `base.Source` says."""
         found = members(self.tars, partition, partitions)
-        return self.images.chunks(self._records(found), self.columns, bad)
+        return self.images.chunks(self._records(found), [*self.columns, NAME], bad)
 
     def _records(self, found: Iterable[Member]) -> Iterator[Record]:
         labels = self._labels()
@@ -61,7 +62,7 @@ class ImageNet:
             if label is None:
                 yield Record(member.key, DataError(f"{shown(self.list)} has no label for it"))
             else:
-                yield Record(member.key, member.content, (label,))
+                yield Record(member.key, member.content, (label, os.fsencode(member.name)))
 
     def _tars(self, phase: Phase) -> list[Found]:
         found = find(self.place, (".tar",))

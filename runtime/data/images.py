@@ -1,13 +1,16 @@
 """`images:DIR` or `images:LIST`: image files, in a folder for each class or in a list of lines `path label`."""
 
 import functools
+import os
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
+
+import numpy as np
 
 from ...caffe_ext.sources import labelled
 from ...errors import DataError
 from ...files import is_dir
-from .base import BadRecords, Column, Columns, Phase, SourceURI, part
+from .base import NAME, BadRecords, Column, Columns, Phase, SourceURI, part
 from .encoded import Images, Record
 from .places import find, is_url, open_place
 
@@ -22,7 +25,11 @@ class ImageFiles:
     a text file (at a URL, one that ends in .txt); its paths begin with `root`, as in Caffe: put before them as it is.
     """
 
-    OPTIONS: ClassVar[Mapping[str, str]] = {**Images.OPTIONS, "root": "what is put before the paths of a list"}
+    OPTIONS: ClassVar[Mapping[str, str]] = {
+        **Images.OPTIONS,
+        "root": "what is put before the paths of a list",
+        "shuffle": "N: the files in an order that follows from the number N",
+    }
 
     def __init__(self, uri: SourceURI, phase: Phase) -> None:
         del phase
@@ -30,6 +37,7 @@ class ImageFiles:
             raise DataError(f"`{uri}` wants a folder with a folder for each class, or a list of lines `path label`")
         self.uri = uri
         self.place = uri.located(uri.path)
+        self.listed = self.place.endswith(".txt") if is_url(self.place) else not is_dir(self.place)
         self.images = Images.of(uri)
         key, label = self._entries()[0]
         del label
@@ -44,13 +52,27 @@ class ImageFiles:
         """Reads as `base.Source` says."""
         entries = self._entries()
         mine = entries[part(len(entries), partition, partitions)]
-        records = (Record(path, functools.partial(self._content, path), (label,)) for path, label in mine)
-        return self.images.chunks(records, self.columns, bad)
+        # What a list calls a file; of a folder, from there on.
+        base = self.uri.options.get("root", "") if self.listed else self.place.rstrip("/") + "/"
+        records = (
+            Record(path, functools.partial(self._content, path), (label, os.fsencode(path.removeprefix(base))))
+            for path, label in mine
+        )
+        return self.images.chunks(records, [*self.columns, NAME], bad)
 
     def _entries(self) -> list[tuple[str, int]]:
         """The files, each with its label. They are looked up by each worker: a list may be long."""
-        if is_dir(self.place) or (is_url(self.place) and not self.place.endswith(".txt")):
-            return self._by_class()
+        entries = self._list() if self.listed else self._by_class()
+        if "shuffle" not in self.uri.options:
+            return entries
+        try:
+            random = np.random.default_rng(int(self.uri.options["shuffle"]))
+        except ValueError as error:
+            given = self.uri.options["shuffle"]
+            raise DataError(f"{self.uri}: shuffle={given}: a whole number from 0 up is wanted") from error
+        return [entries[index] for index in random.permutation(len(entries))]
+
+    def _list(self) -> list[tuple[str, int]]:
         with open_place(self.place) as file:
             lines = file.read().decode(errors="surrogateescape").split("\n")
         entries = labelled([line for line in lines if line.strip()], str(self.uri))
