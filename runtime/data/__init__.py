@@ -22,6 +22,7 @@ from .cifar import Cifar10, Cifar100
 from .csv import CSV
 from .dataframe import DataFrame
 from .datum import LevelDb, Lmdb
+from .delta import Delta
 from .digits import Digits
 from .hdf5 import Hdf5
 from .imagenet import ImageNet
@@ -31,6 +32,7 @@ from .mnist import Mnist
 from .parquet import Parquet
 from .places import check_keys
 from .tfrecord import TFRecord
+from .webdataset import WebDataset
 
 __all__ = [
     "SOURCES",
@@ -51,6 +53,7 @@ SOURCES: dict[str, type[Source]] = {
     "cifar10": Cifar10,
     "cifar100": Cifar100,
     "csv": CSV,
+    "delta": Delta,
     "digits": Digits,
     "hdf5": Hdf5,
     "imagenet": ImageNet,
@@ -61,6 +64,7 @@ SOURCES: dict[str, type[Source]] = {
     "mnist": Mnist,
     "parquet": Parquet,
     "tfrecord": TFRecord,
+    "webdataset": WebDataset,
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 _PAIR = r"[A-Za-z_]\w*=[^&]*"

@@ -55,6 +55,23 @@ def is_image(content: bytes) -> bool:
     return content.startswith(_SIGNS) or (content[:4] == b"RIFF" and content[8:12] == b"WEBP")
 
 
+def typed(values: Sequence[Any], type: Any) -> Any:
+    """Values as an Arrow array; those that are not of `type` are null, which makes their rows bad ones."""
+    import pyarrow as pa
+
+    def fitting(value: Any) -> Any:
+        try:
+            return pa.scalar(value, type).as_py()
+        except errors:
+            return None
+
+    errors = (pa.ArrowException, TypeError, ValueError)
+    try:
+        return pa.array(values, type)
+    except errors:
+        return pa.array([fitting(value) for value in values], type)
+
+
 def kind_of(
     name: str,
     values: Any,
@@ -218,8 +235,7 @@ class Bytes(Kind):
         lengths = pc.binary_length(binary).to_numpy(zero_copy_only=False)
         if (lengths != size).any():
             raise UnfitError(f"`{self.name}` is {lengths[lengths != size][0]} bytes, and {size} in the first row")
-        whole = b"".join(binary.to_pylist())
-        return np.frombuffer(whole, np.uint8).reshape(-1, *self.column.shape)
+        return _joined(binary).reshape(-1, *self.column.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -343,6 +359,21 @@ def _contents(name: str, batch: Any, field: str) -> Any:
         values = dict(zip((each.name for each in values.type), values.flatten(), strict=True))[field]
     _no_nulls(name, values)
     return values
+
+
+def _joined(binary: Any) -> Array:
+    """The bytes of binary values without nulls, one after another, as they lie."""
+    import pyarrow as pa
+
+    buffers, count = binary.buffers(), len(binary)
+    if not count:
+        return np.empty(0, np.uint8)
+    content = np.frombuffer(buffers[-1], np.uint8)
+    if pa.types.is_fixed_size_binary(binary.type):
+        width = binary.type.byte_width
+        return content[binary.offset * width : (binary.offset + count) * width]
+    offsets = np.frombuffer(buffers[1], np.int64 if pa.types.is_large_binary(binary.type) else np.int32)
+    return content[offsets[binary.offset] : offsets[binary.offset + count]]
 
 
 def _no_nulls(name: str, values: Any) -> None:

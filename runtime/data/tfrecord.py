@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from ...errors import DataError
 from ...proto.example_pb2 import Example
-from .arrow import is_image
+from .arrow import is_image, typed
 from .base import CHUNK, CHUNK_BYTES, BadRecords, Phase, SourceURI
 from .dealing import Turns, deal
 from .places import Found, find, open_place, shown
@@ -104,10 +104,7 @@ class TFRecord(Table):
             if not pa.types.is_list(type):
                 # Of another number of values, or none: a null, which is a bad record.
                 values = [value[0] if value is not None and len(value) == 1 else None for value in values]
-            try:
-                columns.append(pa.array(values, type))
-            except (pa.ArrowException, TypeError, UnicodeDecodeError):
-                columns.append(pa.array([_fitting(value, type) for value in values], type))
+            columns.append(typed(values, type))
         return pa.record_batch(columns, list(names))
 
 
@@ -176,16 +173,6 @@ def _values(example: Any, name: str) -> Any:
     feature = example.features.feature[name]
     kind = feature.WhichOneof("kind")
     return list(getattr(feature, kind).value) if kind else None
-
-
-def _fitting(value: Any, type: Any) -> Any:
-    """`value`, or None where it is of another type."""
-    import pyarrow as pa
-
-    try:
-        return pa.scalar(value, type).as_py()
-    except (pa.ArrowException, TypeError, UnicodeDecodeError):
-        return None
 
 
 def _key(place: str, number: int) -> str:
