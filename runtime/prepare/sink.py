@@ -12,7 +12,7 @@ from ..data import Column, Columns
 from .destination import Destination, Unfinished, destination, writing
 from .pixels import Pixelwork, Work
 from .reading import Input, names_in
-from .writer import Layout, Writer, image_of, row_bytes, rows_of
+from .writer import Layout, Writer, image_of, is_picture, row_bytes, rows_of
 from .writers import WRITERS
 
 # The files of a data set, as far as its first rows tell.
@@ -99,6 +99,8 @@ class Sink:
                 asked = dataclasses.replace(asked, encoding="png" if kind.images == "encoded" else "raw")
             elif (asked.encoding, kind.images) in (("raw", "encoded"), ("png", "raw"), ("jpg", "raw")):
                 raise DataError(f"{self._to.scheme}: holds no images that are {asked.encoding}: leave --encode out")
+            elif asked.encoding is None and kind.pictures and image.dtype == "uint8" and is_picture(image):
+                asked = dataclasses.replace(asked, encoding="png")
             if asked.changes:
                 self._work = asked.on(image, rows[image.name][0])
         if self._work is not None:

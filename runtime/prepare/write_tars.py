@@ -45,6 +45,7 @@ class WebDatasetWriter(Parted):
     """NUMBER.jpg and NUMBER.cls are a row; other columns are NUMBER.NAME.npy."""
 
     images: ClassVar[Literal["raw", "encoded", "any"]] = "any"
+    pictures = True
     suffix = ".tar"
     content = ("*.tar",)
 
