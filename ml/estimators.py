@@ -1,0 +1,261 @@
+"""Estimators: they train a net by parameter averaging on the Spark that the DataFrame is of."""
+
+import logging
+import pathlib
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, Self, TypeVar
+
+from pyspark import keyword_only
+from pyspark.ml import Estimator
+from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
+from pyspark.sql import DataFrame
+
+from ..errors import UsageError
+from ..proto import caffe_pb2
+from ..runtime import deploy
+from ..runtime.inference import Deployed
+from .models import NetModel, SparkNetClassifierModel, SparkNetFeaturizerModel, SparkNetRegressorModel
+from .params import ClassifierParams, PredictionParams, TrainingParams
+from .training import check_classes, compiled, train
+from .udf import check_column
+
+M = TypeVar("M", bound=NetModel)
+_log = logging.getLogger(__name__)
+# A fit takes a slot for each worker at the same time, and all cores: two at once would wait for each other's slots
+# for ever, or share the cores and both take twice as long. CrossValidator's `parallelism` asks for several.
+_one_at_a_time = threading.Lock()
+
+
+class NetEstimator(Estimator[M], TrainingParams, DefaultParamsReadable[Any], DefaultParamsWritable, Generic[M]):
+    """Trains a net on the columns `featuresCol` and `labelCol` of a DataFrame.
+
+    `featuresCol` feeds the net's first input, `labelCol` the one that its loss compares with, columns of their names
+    any others. With maxIter=0 nothing is trained: the Model has the weights of the file `weights`. Raises what
+    Trainer.fit raises; DataError for columns and labels that do not fit, before training.
+    """
+
+    def _fit(self, dataset: DataFrame) -> M:
+        if _one_at_a_time.locked():
+            _log.info("%s waits for the fit at hand: each takes all slots", self.uid)
+        with _one_at_a_time, tempfile.TemporaryDirectory(prefix="sparknet-") as folder:
+            if self._trains():
+                model, weights = train(dataset, self, folder, self._check_labels)
+            elif self.isDefined(self.weights):
+                model, weights = compiled(self, None), pathlib.Path(self.getWeights())
+            else:
+                raise UsageError("nothing is to be trained (maxIter=0): name the weights to take (weights=FILE)")
+            folders = (pathlib.Path(), weights.parent, *([model.path.parent] if model.path else []))
+            deployed = Deployed.of(deploy.deploy_net(model), [weights], folders)
+        return self._copyValues(self._made_of(deployed))
+
+    def _made_of(self, deployed: Deployed) -> M:
+        """The Model of a trained net; raises ModelError where it is not of the kind."""
+        raise NotImplementedError
+
+    def _check_labels(self, dataset: DataFrame, net: caffe_pb2.NetParameter) -> None:
+        """Raises DataError for labels that the net (of phase TRAIN) cannot learn."""
+        raise NotImplementedError
+
+    def _trains(self) -> bool:
+        return not (self.isDefined(self.maxIter) and self.getMaxIter() == 0)
+
+    def _take(self, given: Mapping[str, Any]) -> Self:
+        settings = {name: value for name, value in given.items() if value is not None}
+        if "tau" in settings:
+            settings["tau"] = str(settings["tau"])
+        return self._set(**settings)
+
+
+class SparkNetClassifier(NetEstimator[SparkNetClassifierModel], ClassifierParams):
+    """Trains a net with SoftmaxWithLoss to tell classes; labels are 0, 1, ... in any numeric type.
+
+        classifier = SparkNetClassifier(model="lenet", workers=4, maxIter=2000, featuresCol="image")
+        classifier.fit(train).transform(test).select("label", "prediction", "probability")
+    """
+
+    @keyword_only
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        featuresCol: str = "features",
+        labelCol: str = "label",
+        predictionCol: str = "prediction",
+        probabilityCol: str = "probability",
+        rawPredictionCol: str = "rawPrediction",
+        workers: int | None = None,
+        tau: int | str | None = None,
+        maxIter: int | None = None,
+        baseLr: float | None = None,
+        batchSize: int | None = None,
+        seed: int | None = None,
+        weights: str | None = None,
+        defines: Sequence[str] | None = None,
+        blobs: Sequence[str] | None = None,
+        outputCols: Sequence[str] | None = None,
+        precision: str = "float32",
+        verbose: bool = False,
+    ) -> None:
+        super().__init__()
+        self._take(self._input_kwargs)
+
+    @keyword_only
+    def setParams(  # noqa: N802 - Spark ML's name
+        self,
+        *,
+        model: str | None = None,
+        featuresCol: str = "features",
+        labelCol: str = "label",
+        predictionCol: str = "prediction",
+        probabilityCol: str = "probability",
+        rawPredictionCol: str = "rawPrediction",
+        workers: int | None = None,
+        tau: int | str | None = None,
+        maxIter: int | None = None,
+        baseLr: float | None = None,
+        batchSize: int | None = None,
+        seed: int | None = None,
+        weights: str | None = None,
+        defines: Sequence[str] | None = None,
+        blobs: Sequence[str] | None = None,
+        outputCols: Sequence[str] | None = None,
+        precision: str = "float32",
+        verbose: bool = False,
+    ) -> Self:
+        """Sets Params by name."""
+        return self._take(self._input_kwargs)
+
+    def _made_of(self, deployed: Deployed) -> SparkNetClassifierModel:
+        deploy.scores(deployed.message)
+        return SparkNetClassifierModel(deployed)
+
+    def _check_labels(self, dataset: DataFrame, net: caffe_pb2.NetParameter) -> None:
+        check_classes(dataset, self.getLabelCol(), net)
+
+
+class SparkNetRegressor(NetEstimator[SparkNetRegressorModel], PredictionParams):
+    """Trains a net with EuclideanLoss, or another loss of numbers, to give numbers.
+
+        regressor = SparkNetRegressor(model="prices.snet", labelCol="price", baseLr=0.01)
+    """
+
+    @keyword_only
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        featuresCol: str = "features",
+        labelCol: str = "label",
+        predictionCol: str = "prediction",
+        workers: int | None = None,
+        tau: int | str | None = None,
+        maxIter: int | None = None,
+        baseLr: float | None = None,
+        batchSize: int | None = None,
+        seed: int | None = None,
+        weights: str | None = None,
+        defines: Sequence[str] | None = None,
+        blobs: Sequence[str] | None = None,
+        outputCols: Sequence[str] | None = None,
+        precision: str = "float32",
+        verbose: bool = False,
+    ) -> None:
+        super().__init__()
+        self._take(self._input_kwargs)
+
+    @keyword_only
+    def setParams(  # noqa: N802 - Spark ML's name
+        self,
+        *,
+        model: str | None = None,
+        featuresCol: str = "features",
+        labelCol: str = "label",
+        predictionCol: str = "prediction",
+        workers: int | None = None,
+        tau: int | str | None = None,
+        maxIter: int | None = None,
+        baseLr: float | None = None,
+        batchSize: int | None = None,
+        seed: int | None = None,
+        weights: str | None = None,
+        defines: Sequence[str] | None = None,
+        blobs: Sequence[str] | None = None,
+        outputCols: Sequence[str] | None = None,
+        precision: str = "float32",
+        verbose: bool = False,
+    ) -> Self:
+        """Sets Params by name."""
+        return self._take(self._input_kwargs)
+
+    def _made_of(self, deployed: Deployed) -> SparkNetRegressorModel:
+        return SparkNetRegressorModel(deployed)
+
+    def _check_labels(self, dataset: DataFrame, net: caffe_pb2.NetParameter) -> None:
+        check_column(dataset, self.getLabelCol())
+
+
+class SparkNetFeaturizer(NetEstimator[SparkNetFeaturizerModel]):
+    """Gives blobs of a net as features; with `weights` alone it trains nothing, with maxIter it trains first.
+
+        SparkNetFeaturizer(model="caffenet", weights="caffenet.caffemodel", featuresCol="image", blobs=["fc7"])
+    """
+
+    @keyword_only
+    def __init__(
+        self,
+        *,
+        model: str | None = None,
+        featuresCol: str = "features",
+        labelCol: str = "label",
+        workers: int | None = None,
+        tau: int | str | None = None,
+        maxIter: int | None = None,
+        baseLr: float | None = None,
+        batchSize: int | None = None,
+        seed: int | None = None,
+        weights: str | None = None,
+        defines: Sequence[str] | None = None,
+        blobs: Sequence[str] | None = None,
+        outputCols: Sequence[str] | None = None,
+        precision: str = "float32",
+        verbose: bool = False,
+    ) -> None:
+        super().__init__()
+        self._take(self._input_kwargs)
+
+    @keyword_only
+    def setParams(  # noqa: N802 - Spark ML's name
+        self,
+        *,
+        model: str | None = None,
+        featuresCol: str = "features",
+        labelCol: str = "label",
+        workers: int | None = None,
+        tau: int | str | None = None,
+        maxIter: int | None = None,
+        baseLr: float | None = None,
+        batchSize: int | None = None,
+        seed: int | None = None,
+        weights: str | None = None,
+        defines: Sequence[str] | None = None,
+        blobs: Sequence[str] | None = None,
+        outputCols: Sequence[str] | None = None,
+        precision: str = "float32",
+        verbose: bool = False,
+    ) -> Self:
+        """Sets Params by name."""
+        return self._take(self._input_kwargs)
+
+    def _made_of(self, deployed: Deployed) -> SparkNetFeaturizerModel:
+        if not self.isDefined(self.blobs):
+            raise UsageError(f"name the blobs to give: blobs=[...], of {', '.join(deploy.blobs(deployed.message))}")
+        deploy.pruned(deployed.message, self.getBlobs())
+        return SparkNetFeaturizerModel(deployed)
+
+    def _check_labels(self, dataset: DataFrame, net: caffe_pb2.NetParameter) -> None:
+        check_column(dataset, self.getLabelCol())
+
+    def _trains(self) -> bool:
+        return super()._trains() and (self.isDefined(self.maxIter) or not self.isDefined(self.weights))

@@ -1,0 +1,126 @@
+"""A net as a function over columns of a DataFrame: rows come to Spark's Python workers in Arrow batches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from pyspark.errors import PySparkException
+from pyspark.ml.functions import array_to_vector, vector_to_array
+from pyspark.ml.linalg import VectorUDT
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as sql
+from pyspark.sql.types import ArrayType, BinaryType, BooleanType, DataType, NumericType, StructType
+
+from ..errors import DataError, UsageError
+from ..runtime.config import slots
+from ..runtime.cores import cores
+from ..runtime.data.cells import fitted, from_arrow
+from ..runtime.inference import Deployed, predictor
+
+IMAGE = {"height", "width", "nChannels", "data"}  # fields of Spark's image schema that are read
+
+
+class NetUdf:
+    """`deployed` as a function over columns; its content is sent to the executors once, as a broadcast."""
+
+    def __init__(self, deployed: Deployed) -> None:
+        self._deployed = deployed
+        self._broadcast: tuple[Any, Any] | None = None
+
+    def column(
+        self, dataset: DataFrame, columns: Mapping[str, str], blobs: Sequence[str], batch: int, precision: Any
+    ) -> Column:
+        """A struct with fields "0", "1", ...: arrays with the values of `blobs`, computed from `columns` (by input)."""
+        context = _context(dataset)
+        if self._broadcast is None or self._broadcast[0] is not context:
+            self._broadcast = context, context.broadcast(self._deployed)
+        sent, digest = self._broadcast[1], self._deployed.digest
+        tops, names = list(columns), list(columns.values())
+        threads = _threads(context)
+
+        def compute(parts: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
+            net = predictor(digest, lambda: sent.value, blobs, batch, threads, precision)
+            for given in parts:
+                part = given if isinstance(given, tuple) else (given,)  # a single column comes as it is
+                rows = len(part[0])
+                values = {
+                    top: rows_of(cells, net.inputs[top], name)
+                    for top, name, cells in zip(tops, names, part, strict=True)
+                }
+                arrays = net(values, rows)
+                yield pd.DataFrame({str(i): list(arrays[blob].reshape(rows, -1)) for i, blob in enumerate(blobs)})
+
+        schema = ", ".join(f"`{index}` array<float>" for index in range(len(blobs)))
+        # Else Spark may compute it once for each of its uses, of a filter above it, say.
+        function = sql.pandas_udf(compute, schema).asNondeterministic()
+        return function(*(argument(dataset, name) for name in names))
+
+
+def argument(dataset: DataFrame, name: str) -> Column:
+    """The column `name` as workers get it, vectors as arrays; raises DataError for one that cannot feed a net."""
+    kind = check_column(dataset, name)
+    column = dataset[f"`{name}`"]
+    if isinstance(kind, VectorUDT):
+        return vector_to_array(column, "float32")
+    return column
+
+
+def check_column(dataset: DataFrame, name: str) -> DataType:
+    """The type of the column `name`; raises DataError where there is none, or it cannot feed a net."""
+    if name not in dataset.columns:
+        raise DataError(f"the DataFrame has no column `{name}`; it has {', '.join(dataset.columns)}")
+    kind = dataset.schema[name].dataType
+    inner = kind
+    while isinstance(inner, ArrayType):
+        inner = inner.elementType
+    image = isinstance(kind, StructType) and set(kind.names) >= IMAGE
+    if not (image or isinstance(kind, VectorUDT | BinaryType) or isinstance(inner, NumericType | BooleanType)):
+        raise DataError(
+            f"column `{name}` is of the type {kind.simpleString()}: a net is fed from numbers, arrays of numbers, Spark "
+            "ML's vectors, images as bytes (binary) or of Spark's image schema"
+        )
+    return kind
+
+
+def vector_of(array: Column) -> Column:
+    """An array as a vector of Spark ML's."""
+    return array_to_vector(array)
+
+
+def prediction_of(probabilities: Column) -> Column:
+    """The number of the largest of an array, the first of equals, as Spark ML's classifiers give it: a double."""
+    return sql.array_position(probabilities, sql.array_max(probabilities)).cast("double") - 1
+
+
+def first_of(array: Column) -> Column:
+    """The one number of an array, a double."""
+    return array[0].cast("double")
+
+
+def rows_of(cells: "pd.Series[Any] | pd.DataFrame", shape: tuple[int, ...], name: str) -> npt.NDArray[Any]:
+    """The cells of the column `name` as what feeds an input with rows of `shape`; raises DataError."""
+    if isinstance(cells, pd.DataFrame):  # a struct
+        array = pa.RecordBatch.from_pandas(cells, preserve_index=False).to_struct_array()
+    else:
+        array = pa.Array.from_pandas(cells)
+    return fitted(from_arrow(array, name), shape)
+
+
+def _context(dataset: DataFrame) -> Any:
+    try:
+        return dataset.sparkSession.sparkContext
+    except PySparkException as error:
+        raise UsageError(
+            "a net travels to the executors through a SparkContext, which Spark Connect's sessions lack: use a classic "
+            "SparkSession"
+        ) from error
+
+
+def _threads(context: Any) -> int:
+    """Threads for the engine in one task: its share of this machine's cores, else the cores that Spark gives it."""
+    places = slots(context.master)
+    if places is not None and context.master.startswith("local["):
+        return max(1, cores() // places)
+    return max(1, int(context.getConf().get("spark.task.cpus", "1") or 1))
