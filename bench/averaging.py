@@ -26,7 +26,7 @@ import numpy as np
 
 from sparknet_dsl.runtime.checkpoint import State
 from sparknet_dsl.runtime.choice import Still
-from sparknet_dsl.runtime.data import Column, Columns
+from sparknet_dsl.runtime.data import BadRecords, Column, Columns
 from sparknet_dsl.runtime.exchange import Exchange
 from sparknet_dsl.runtime.rendezvous import Member, Place, Rendezvous
 from sparknet_dsl.runtime.ring import Ring
@@ -42,10 +42,7 @@ class Nothing:
 
     columns = (Column("row", "uint8", ()),)
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-
-    def read(self, partition: int, partitions: int) -> Iterator[Columns]:
+    def read(self, partition: int, partitions: int, bad: BadRecords) -> Iterator[Columns]:
         yield {"row": np.zeros(1, np.uint8)}
 
 
@@ -153,7 +150,7 @@ def measure(size: int, numbers: int, ways: list[str], turns: int, rounds: int, m
     # What local-cluster is told is a worker's memory, of which its executor would take 1 GB.
     conf = {"spark.executor.memory": f"{memory}m"}
     with Cluster(f"local-cluster[{size},1,{memory}]", size, conf=conf) as cluster:
-        rows = cluster.rows("rows", Nothing(size))
+        rows = cluster.rows("rows", Nothing())
         still = Still.among(size)
         ring, spark = Ring(cluster, rows, still, 120.0), Shuffle(cluster, rows, still)
         for turn in range(turns + 1):

@@ -94,7 +94,7 @@ class Simulation:
                     "convergence",
                     f"{phase}-{workers}-{p}",
                     source.columns,
-                    lambda p=p: source.read(p, workers),
+                    lambda bad, p=p: source.read(p, workers, bad),
                     self._folder,
                 )
                 for p in range(workers)
@@ -119,7 +119,7 @@ class Simulation:
         # One worker has nobody to average with: its rule is the plain one, whatever that of the others.
         averaging = self.averaging if run.workers > 1 else Averaging()
         history = solver.flat_history.size
-        rows = self._fed["TRAIN"].source.rows
+        rows = sum(part.rows for part in self.shards("TRAIN", run.workers))
         rule = Rule(job, averaging, run.workers, rows, history, solver.net.statistics)
         exchange = InTurn(self.shards("TRAIN", run.workers), rule)
         watch.state = State(0, 0, {"weights": solver.net.flat_data.copy()})

@@ -33,11 +33,11 @@ from sparknet_dsl import Model, caffe_ext
 from sparknet_dsl.errors import SparkNetError, UsageError
 from sparknet_dsl.proto import caffe_pb2
 from sparknet_dsl.runtime.command import compile_model, solver_of
+from sparknet_dsl.runtime.feeding import Feed
 from sparknet_dsl.runtime.feeds import Fed, feed_net
 from sparknet_dsl.runtime.plan import phase_net, plain_solver
 from sparknet_dsl.runtime.rows import LocalRows
 from sparknet_dsl.runtime.shards import shard
-from sparknet_dsl.runtime.worker import Feed
 
 MODES = ("eager", "channels_last", "compile")
 NEVER = 2.0  # an accuracy
@@ -87,7 +87,7 @@ def write_rows(folder: pathlib.Path, phase: str, fed: Fed, feeds: tuple[Feed, ..
             "to-accuracy",
             f"{phase}-{rank}",
             fed.source.columns,
-            lambda rank=rank: fed.source.read(rank, workers),
+            lambda bad, rank=rank: fed.source.read(rank, workers, bad),
             folder,
         )
         np.savez(

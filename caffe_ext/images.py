@@ -11,7 +11,7 @@ from ..errors import DataError
 Pixels = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
 
-def decode(content: bytes, color: bool | None = True) -> Pixels:
+def decode(content: bytes | memoryview, color: bool | None = True) -> Pixels:
     """The image of a JPEG, PNG or other file, channels × height × width, uint8.
 
     `color`: three channels (True), one (False) or as many as the file has (None). One channel of a colour JPEG is its
@@ -48,7 +48,7 @@ def planar(image: Pixels) -> Pixels:
     return image[None] if image.ndim == 2 else np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
-def _decode(content: bytes, color: bool | None) -> Pixels:
+def _decode(content: bytes | memoryview, color: bool | None) -> Pixels:
     import cv2
 
     flags = {True: cv2.IMREAD_COLOR, False: cv2.IMREAD_GRAYSCALE, None: cv2.IMREAD_UNCHANGED}[color]

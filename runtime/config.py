@@ -12,6 +12,7 @@ from ..errors import ClusterError, ModelError, UsageError
 from ..proto import caffe_pb2, sparknet_pb2
 from .averaging import Averaging
 from .cores import cores
+from .data import BadPolicy
 from .tau import AUTO, FIRST, Tau
 
 _LOCAL = re.compile(r"local(?:\[\s*(\d+|\*)\s*(?:,\s*(\d+)\s*)?\])?")
@@ -48,6 +49,7 @@ class RunConfig:
     pin            whether workers that share this machine keep to cores of their own
     average        how the weights get from worker to worker: through Spark, among them (RING), or what is faster
     deadline       with RING, seconds that a worker may be late before the rounds since the last state are run again
+    bad_records    "skip" leaves out records that cannot be read, and tells of them; "fail" ends the run at the first
 
     Of the solver's own settings, `display`, `test_interval`, `test_iter`, `snapshot`, `snapshot_format` and
     `snapshot_after_train` have no say here: progress is shown, tests and snapshots are made by rounds, a test takes
@@ -77,6 +79,7 @@ class RunConfig:
     pin: bool = True
     average: Average = "AUTO"
     deadline: float = 120.0
+    bad_records: BadPolicy = "fail"
 
     @classmethod
     def resolve(
@@ -102,6 +105,7 @@ class RunConfig:
         ship_env: str | None = None,
         pin: bool = True,
         average: str | None = None,
+        bad_records: BadPolicy = "fail",
     ) -> Self:
         """Puts the command line's settings (None: not given) over the model's, and those over the defaults.
 
@@ -161,6 +165,7 @@ class RunConfig:
             pin=pin,
             average=_average(average, settings),
             deadline=settings.deadline,
+            bad_records=bad_records,
         )
 
 

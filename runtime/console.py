@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Column, Table
 
-from .events import Again, End, Event, Iteration, Round, Snapshot, Start, Tau, Test
+from .events import Again, End, Event, Iteration, Round, Skipped, Snapshot, Start, Tau, Test
 
 
 class ConsoleReport:
@@ -60,6 +60,8 @@ class ConsoleReport:
                 self.say(f"test{number} after {_when(event)}: {_metrics(event.metrics)} ({event.rows:,} rows)")
             case Snapshot():
                 self.say(f"snapshot after {_when(event)}: {event.files[0]}")
+            case Skipped():
+                self._skipped(event)
             case End():
                 self._end(event)
 
@@ -90,6 +92,13 @@ class ConsoleReport:
             )
             self._progress.add_task(f"first {what}", total=total, completed=done or 0)
             self._progress.start()
+
+    def _skipped(self, event: Skipped) -> None:
+        shown = f", the first {len(event.first)}" if event.count > len(event.first) else ""
+        whole = event.rows + event.count
+        self.say(f"{event.count:,} of {whole:,} records of {event.source} could not be read and were skipped{shown}:")
+        for bad in event.first:
+            self.say(f"  {bad['key']}: {bad['reason']}")
 
     def _round(self, event: Round) -> None:
         self._rows += event.rows

@@ -1,11 +1,11 @@
-"""What a run tells: eight kinds of events, for the console and, one JSON object a line, for scripts (`--json FILE`).
+"""What a run tells: nine kinds of events, for the console and, one JSON object a line, for scripts (`--json FILE`).
 
-In JSON an event is an object with the key "event" ("start", "round", "tau", "again", "iteration", "test", "snapshot" or
-"end") and, beside it, the fields of the class below under their own names. Times are in seconds, `time` is since the
-epoch. NaN and infinite numbers are written as null. A run writes one start, then rounds (on Spark) or iterations (on
-one machine), tests and snapshots as they happen, then one end, always; a run that ends before training has begun (a
-wrong model, say) writes only the end. What only Spark has is null on one machine: `round` everywhere, and some fields
-of the start.
+In JSON an event is an object with the key "event" ("start", "round", "tau", "again", "iteration", "test", "snapshot",
+"skipped" or "end") and, beside it, the fields of the class below under their own names. Times are in seconds, `time`
+is since the epoch. NaN and infinite numbers are written as null. A run writes one start, then rounds (on Spark) or
+iterations (on one machine), tests and snapshots as they happen, then one end, always; a run that ends before training
+has begun (a wrong model, say) writes only the end. What only Spark has is null on one machine:
+`round` everywhere, and some fields of the start.
 """
 
 import dataclasses
@@ -162,6 +162,23 @@ class Snapshot:
     time: float = dataclasses.field(default_factory=time.time)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """Records could not be read, and were left out (`--bad-records skip`); told once for each source, after the start.
+
+    phase        "TRAIN" or "TEST"; `source` is its URI
+    count        how many; `rows` are those that could be read
+    first        the first of them: each has a key and a reason
+    """
+
+    phase: str
+    source: str
+    count: int
+    rows: int
+    first: tuple[Mapping[str, str], ...]
+    time: float = dataclasses.field(default_factory=time.time)
+
+
 Status = Literal["done", "failed", "interrupted"]
 
 
@@ -187,7 +204,7 @@ class End:
     time: float = dataclasses.field(default_factory=time.time)
 
 
-Event = Start | Round | Tau | Again | Iteration | Test | Snapshot | End
+Event = Start | Round | Tau | Again | Iteration | Test | Snapshot | Skipped | End
 Emit = Callable[[Event], None]
 
 

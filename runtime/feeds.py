@@ -7,7 +7,7 @@ from .. import caffe_ext
 from ..errors import DataError, ModelError
 from ..proto import caffe_pb2
 from .data import Column, Phase, Source, open_source, parse_uri
-from .worker import Feed
+from .feeding import Feed
 
 # Sources of Caffe's own data layers, as the compiler names them, that cannot be read yet: `--train` and `--test`
 # replace them.

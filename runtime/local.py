@@ -20,6 +20,7 @@ from ..errors import DivergedError
 from ..proto import caffe_pb2
 from . import checkpoint
 from .batches import derive
+from .data import BadPolicy
 from .events import Emit, Iteration, Snapshot, Start, Test
 from .feeds import Fed
 from .plan import checkpoint_name, phase_net
@@ -44,6 +45,7 @@ class LocalPlan:
     snapshot      .solverstate to go on from; its weights and iteration take the place of those
     precision     in which nets multiply
     memory        what the nets keep between layers
+    bad_records   whether records that cannot be read are skipped, or end the run
     """
 
     name: str
@@ -58,6 +60,7 @@ class LocalPlan:
     snapshot: pathlib.Path | None = None
     precision: caffe_ext.Precision = "float32"
     memory: caffe_ext.Memory = "reuse"
+    bad_records: BadPolicy = "fail"
     notes: tuple[str, ...] = ()
 
 
@@ -71,10 +74,18 @@ def train(plan: LocalPlan, emit: Emit, signals: Signals) -> None:
     notes = _begin(plan, solver)
     with tempfile.TemporaryDirectory(prefix="sparknet-") as folder:
         rows = LocalRows(
-            pathlib.Path(folder), plan.train, (pathlib.Path(), plan.folder), plan.snapshot_dir, plan.precision
+            pathlib.Path(folder),
+            plan.train,
+            (pathlib.Path(), plan.folder),
+            plan.snapshot_dir,
+            plan.precision,
+            plan.bad_records,
         )
         feed, test_feed = _feeds(plan, solver, rows)
-        emit(_start(plan, solver, (*plan.notes, *rows.means.notes, *notes)))
+        emit(_start(plan, solver, rows, (*plan.notes, *rows.means.notes, *notes)))
+        for held in rows.held.values():
+            if held.skipped is not None:
+                emit(held.skipped)
         with solver.kept():
             solver.begin()
             solver.solve(feed=feed, test_feed=test_feed, action=signals.asked)
@@ -130,7 +141,7 @@ def _whole_test(plan: LocalPlan, solver: "_Trainer", rows: LocalRows) -> Test:
     return Test(iteration=solver.iter, metrics=found.metrics, rows=found.rows, seconds=seconds)
 
 
-def _start(plan: LocalPlan, solver: "_Trainer", notes: tuple[str, ...]) -> Start:
+def _start(plan: LocalPlan, solver: "_Trainer", rows: LocalRows, notes: tuple[str, ...]) -> Start:
     first = plan.tests[0] if plan.tests else None
     return Start(
         model=plan.name,
@@ -142,8 +153,8 @@ def _start(plan: LocalPlan, solver: "_Trainer", notes: tuple[str, ...]) -> Start
         parameters=solver.net.flat_data.size,
         train=plan.train.uri if plan.train else OWN,
         test=(first.uri if first else OWN) if plan.tests else None,
-        train_rows=plan.train.source.rows if plan.train else None,
-        test_rows=first.source.rows if first else None,
+        train_rows=rows.of(plan.train, "TRAIN").rows if plan.train else None,
+        test_rows=rows.of(first, "TEST").rows if first else None,
         notes=notes,
     )
 

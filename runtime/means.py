@@ -13,7 +13,7 @@ from ..files import write_atomic
 from ..proto import caffe_pb2
 from .average import Array
 from .data import Column
-from .worker import Feed
+from .feeding import Feed
 
 # The sums of a column's rows, and how many rows, part by part: worker.column_sum of each.
 Sums = Callable[[str], Sequence[tuple[npt.NDArray[np.float64], int]]]

@@ -1,5 +1,6 @@
 """All rows of a run's sources on this machine, and how they are fed to the nets of one process."""
 
+import functools
 import pathlib
 import uuid
 from collections.abc import Sequence
@@ -11,18 +12,21 @@ from .. import caffe_ext
 from ..proto import caffe_pb2
 from . import worker
 from .batches import derive
-from .data import Phase
+from .data import BadPolicy, Phase
+from .feeding import Feed, Feeder, feed_batch
 from .feeds import Fed
+from .ingest import Ingested
 from .means import Means
 from .shards import Shard, shard
-from .worker import Feed, Feeder, Job, Params, Tested
+from .worker import Job, Params, Tested
 
 
 class LocalRows:
     """The rows of sources, read when they are first asked for and kept in `folder`.
 
     `means` finds the mean images, in `folders`, or from the rows of `train`, which are then kept in `kept`; tests
-    multiply in `precision`.
+    multiply in `precision`; `bad_records` says what becomes of those that cannot be read.
+    `held` has what sources and phases that were read turned out to hold.
     """
 
     def __init__(
@@ -32,10 +36,13 @@ class LocalRows:
         folders: Sequence[pathlib.Path],
         kept: pathlib.Path,
         precision: caffe_ext.Precision,
+        bad_records: BadPolicy = "fail",
     ) -> None:
         self._folder = folder
         self._precision = precision
+        self._bad_records = bad_records
         self._known: dict[tuple[str, Phase], Shard] = {}
+        self.held: dict[tuple[str, Phase], Ingested] = {}
 
         def sums(column: str) -> Sequence[tuple[npt.NDArray[np.float64], int]]:
             return [worker.column_sum(self.of(train, "TRAIN"), 0, column)] if train else []
@@ -48,7 +55,10 @@ class LocalRows:
         if key not in self._known:
             source = fed.source
             name = f"{phase.lower()}{len(self._known)}"
-            self._known[key] = shard("local", name, source.columns, lambda: source.read(0, 1), self._folder)
+            reading = functools.partial(source.read, 0, 1)
+            found = shard("local", name, source.columns, reading, self._folder, self._bad_records)
+            self.held[key] = Ingested.of(fed.uri, phase, [worker.held(found, 0)])
+            self._known[key] = found
         return self._known[key]
 
     def feeds(self, fed: Fed) -> tuple[Feed, ...]:
@@ -89,7 +99,7 @@ class Feeding:
 
     def shuffled(self, k: int) -> None:
         """Batch `k` of the endless row of shuffled epochs, as a run of one worker takes them."""
-        worker.feed_batch(self._net, self._feeders, self._seed, 0, self._rows, k * self._batch, self._batch)
+        feed_batch(self._net, self._feeders, self._seed, 0, self._rows, k * self._batch, self._batch)
 
     def in_order(self, k: int) -> None:
         """Batch `k` of the rows in their order, around and around."""

@@ -9,6 +9,9 @@ from .. import caffe_ext
 from . import checkpoint, worker
 from .checkpoint import State
 from .config import RunConfig
+from .data import Phase
+from .feeds import Fed
+from .ingest import Ingested
 from .means import Means
 from .plan import Plan, checkpoint_name, phase_net, plain_solver
 from .remote import RemoteFolder
@@ -23,6 +26,7 @@ class Session:
 
     config       with the seed of a run that is gone on with
     state        where it starts
+    train, test  what the sources turned out to hold
     batch        rows of an iteration of one worker
     solver       the driver's own, for snapshots and rates
     remote       where snapshots go, if that is no local folder
@@ -34,6 +38,8 @@ class Session:
     state: State
     rows: Rows
     tests: Rows | None
+    train: Ingested
+    test: Ingested | None
     job: Job
     rule: Rule
     batch: int
@@ -54,8 +60,9 @@ def session(plan: Plan, config: RunConfig, context: SparkContext | None = None) 
     began = _begin(plan, config, solver, None) if config.snapshot_url is None else None
     with Cluster(config.master, config.workers, context, config.conf) as cluster, _remote(cluster, config) as remote:
         state, config, started = began or _begin(plan, config, solver, remote)
-        rows = cluster.rows("train", plan.train.source)
-        tests = cluster.rows("test", plan.test.source) if plan.test else None
+        rows, held = _ingest(cluster, plan.train, "TRAIN", config)
+        held.check_workers()
+        tests, tested = _ingest(cluster, plan.test, "TEST", config) if plan.test else (None, None)
         means = Means(
             rows.source.columns,
             lambda column: cluster.each(rows, worker.column_sum, column),
@@ -85,12 +92,12 @@ def session(plan: Plan, config: RunConfig, context: SparkContext | None = None) 
             job=job,
             averaging=config.averaging,
             workers=config.workers,
-            rows=plan.train.source.rows,
+            rows=held.total,
             history=solver.flat_history.size,
             statistics=solver.net.statistics,
         )
         notes = (*plan.notes, *means.notes, *started)
-        yield Session(cluster, config, state, rows, tests, job, rule, batch, solver, remote, notes)
+        yield Session(cluster, config, state, rows, tests, held, tested, job, rule, batch, solver, remote, notes)
 
 
 def _begin(
@@ -111,6 +118,12 @@ def _begin(
     paths = [config.weights] if config.weights else [pathlib.Path(path) for path in plan.solver.weights]
     notes = checkpoint.start_from(paths, solver.net, plan.name)
     return State(0, 0, {"weights": solver.net.flat_data.copy()}), config, notes
+
+
+def _ingest(cluster: Cluster, fed: Fed, phase: Phase, config: RunConfig) -> tuple[Rows, Ingested]:
+    """Has the workers read the rows, each its partition."""
+    rows = cluster.rows(phase.lower(), fed.source, config.bad_records)
+    return rows, Ingested.of(fed.uri, phase, cluster.each(rows, worker.held))
 
 
 def _remote(cluster: Cluster, config: RunConfig) -> contextlib.AbstractContextManager[RemoteFolder | None]:

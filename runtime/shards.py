@@ -1,5 +1,6 @@
 """The rows of a partition on an executor's disk: one memory-mapped .npy file for each column.
 
+An encoded column has a file of bytes beside it, one image after another, and in the .npy where each of them begins.
 A shard is a cache. Any task that finds none makes it again from its partition's rows, wherever Spark runs it.
 """
 
@@ -16,21 +17,48 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, OutputError
-from .data import Column, Columns
+from .data import Bad, BadPolicy, BadRecords, Column, Columns
 
 FOLDER_PREFIX = "sparknet-"
+# Reads the rows of a part, in chunks; those that cannot be read go to the BadRecords.
+Reading = Callable[[BadRecords], Iterator[Columns]]
+
+
+class Encoded:
+    """An encoded column: `column[row]` is an image's bytes, mapped from disk."""
+
+    def __init__(self, content: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64]) -> None:
+        self._content = memoryview(content)  # type: ignore[arg-type]
+        self._starts = starts
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, row: int) -> memoryview:
+        return self._content[self._starts[row] : self._starts[row + 1]]
 
 
 class Shard:
-    """Rows of one partition; `columns[name]` is a read-only array (rows, *shape of a row), mapped from disk."""
+    """Rows of one partition; `columns[name]` is a read-only array (rows, *shape of a row), mapped from disk.
+
+    encoded   the encoded columns, which are not among `columns`
+    bad       the records that could not be read and were left out
+    """
 
     def __init__(self, folder: pathlib.Path) -> None:
-        names, self.rows = json.loads((folder / "shard.json").read_text())
+        kept = json.loads((folder / "shard.json").read_text())
+        self.rows: int = kept["rows"]
+        self.bad = BadRecords("skip", kept["bad"], [Bad(*each) for each in kept["first"]])
         # An empty file cannot be mapped.
         mode: Any = "r" if self.rows else None
-        self.columns: dict[str, npt.NDArray[np.generic]] = {
-            name: np.load(folder / f"{index}.npy", mmap_mode=mode) for index, name in enumerate(names)
-        }
+        self.columns: dict[str, npt.NDArray[np.generic]] = {}
+        self.encoded: dict[str, Encoded] = {}
+        for index, (name, encoded) in enumerate(kept["columns"]):
+            values = np.load(folder / f"{index}.npy", mmap_mode=mode)
+            if encoded:
+                self.encoded[name] = Encoded(_mapped(folder / f"{index}.bin"), values)
+            else:
+                self.columns[name] = values
 
 
 def local_folder() -> pathlib.Path:
@@ -40,9 +68,14 @@ def local_folder() -> pathlib.Path:
 
 
 def shard(
-    run: str, name: str, columns: Sequence[Column], rows: Callable[[], Iterator[Columns]], parent: pathlib.Path
+    run: str,
+    name: str,
+    columns: Sequence[Column],
+    rows: Reading,
+    parent: pathlib.Path,
+    bad_records: BadPolicy = "fail",
 ) -> Shard:
-    """Opens the shard `name` of the run `run` below `parent`; where there is none, writes it from `rows()` first.
+    """Opens the shard `name` of the run `run` below `parent`; where there is none, writes it from `rows` first.
 
     `rows` gives the rows in chunks and is not called when the shard is there. Two processes may do this at once: the
     first to finish wins, and both read the same. Raises DataError for rows that `columns` does not describe,
@@ -55,7 +88,7 @@ def shard(
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
         try:
-            _write(unfinished, columns, rows())
+            _write(unfinished, columns, rows, BadRecords(bad_records))
             _place(unfinished, folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -82,40 +115,77 @@ def _place(unfinished: pathlib.Path, folder: pathlib.Path) -> None:
             unfinished.rename(folder)
 
 
-def _write(folder: pathlib.Path, columns: Sequence[Column], chunks: Iterator[Columns]) -> None:
-    rows = 0
+def _write(folder: pathlib.Path, columns: Sequence[Column], rows: Reading, bad: BadRecords) -> None:
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context((folder / f"{index}.npy").open("wb")) for index in range(len(columns))]
+        writers = [_Writer(stack, folder, index, column) for index, column in enumerate(columns)]
+        for chunk in rows(bad):
+            lengths = {writer.write(chunk[writer.column.name]) for writer in writers}
+            if len(lengths) != 1:
+                raise DataError(f"the source gave columns of different lengths: {sorted(lengths)}")
+        (count,) = {writer.finish() for writer in writers}
+    kept = {
+        "columns": [(column.name, column.encoded) for column in columns],
+        "rows": count,
+        "bad": bad.count,
+        "first": bad.first,
+    }
+    (folder / "shard.json").write_text(json.dumps(kept))
+
+
+class _Writer:
+    """Writes a column, chunk by chunk."""
+
+    def __init__(self, stack: contextlib.ExitStack, folder: pathlib.Path, index: int, column: Column) -> None:
+        self.column = column
+        self._rows = 0
+        self._file: BinaryIO = stack.enter_context((folder / f"{index}.npy").open("wb"))
+        self._content: BinaryIO | None = None
+        self._ends = 0
+        if column.encoded:
+            self._content = stack.enter_context((folder / f"{index}.bin").open("wb"))
         # numpy pads its headers so that one with another number of rows takes the same room.
-        starts = [_write_header(file, column, 0) for file, column in zip(files, columns, strict=True)]
-        for chunk in chunks:
-            length = _check(chunk, columns)
-            for file, column in zip(files, columns, strict=True):
-                file.write(np.ascontiguousarray(chunk[column.name]).data)
-            rows += length
-        for file, column, start in zip(files, columns, starts, strict=True):
-            file.seek(0)
-            if _write_header(file, column, rows) != start:
-                raise AssertionError("a .npy header changed its length")
-    (folder / "shard.json").write_text(json.dumps([[column.name for column in columns], rows]))
+        self._start = self._write_header()
+        if column.encoded:
+            self._file.write(bytes(8))  # where the first image begins
 
-
-def _write_header(file: BinaryIO, column: Column, rows: int) -> int:
-    descr = np.lib.format.dtype_to_descr(np.dtype(column.dtype))
-    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": (rows, *column.shape)})
-    return file.tell()
-
-
-def _check(chunk: Columns, columns: Sequence[Column]) -> int:
-    lengths = set()
-    for column in columns:
-        values = chunk[column.name]
-        if values.dtype != np.dtype(column.dtype) or values.shape[1:] != column.shape:
+    def write(self, values: npt.NDArray[Any]) -> int:
+        """Writes a chunk's values; gives how many there are."""
+        column = self.column
+        dtype = np.dtype(object if column.encoded else column.dtype)
+        shape = () if column.encoded else column.shape
+        if values.dtype != dtype or values.shape[1:] != shape:
             raise DataError(
                 f"column `{column.name}` was announced as {column.dtype} {column.shape}, but the source gave "
                 f"{values.dtype} {values.shape[1:]}"
             )
-        lengths.add(len(values))
-    if len(lengths) != 1:
-        raise DataError(f"the source gave columns of different lengths: {sorted(lengths)}")
-    return lengths.pop()
+        if self._content is not None:
+            self._content.write(b"".join(values))
+            ends = self._ends + np.cumsum([len(value) for value in values], dtype=np.int64)
+            self._ends = int(ends[-1]) if len(ends) else self._ends
+            values = ends
+        self._file.write(np.ascontiguousarray(values).data)
+        self._rows += len(values)
+        return len(values)
+
+    def finish(self) -> int:
+        """Writes how many rows there are, which it gives."""
+        self._file.seek(0)
+        if self._write_header() != self._start:
+            raise AssertionError("a .npy header changed its length")
+        return self._rows
+
+    def _write_header(self) -> int:
+        column = self.column
+        dtype, shape = (
+            (np.dtype(np.int64), (self._rows + 1,))
+            if column.encoded
+            else (np.dtype(column.dtype), (self._rows, *column.shape))
+        )
+        descr = np.lib.format.dtype_to_descr(dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        return self._file.tell()
+
+
+def _mapped(path: pathlib.Path) -> npt.NDArray[np.uint8]:
+    return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)

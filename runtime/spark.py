@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import pathlib
 import re
@@ -26,8 +27,8 @@ from pyspark.java_gateway import launch_gateway
 from ..errors import ClusterError, SparkNetError
 from .config import SHIPPED_AS, slots, too_few_slots
 from .cores import cores
-from .data import Columns, Source
-from .shards import Shard, local_folder, remove_shards, shard
+from .data import BadPolicy, Source
+from .shards import Reading, Shard, local_folder, remove_shards, shard
 
 __all__ = ["RDD", "Cluster", "Own", "Rows", "SparkContext", "check_java"]
 
@@ -52,7 +53,8 @@ class Rows(NamedTuple):
 
     name: str
     source: Source
-    rdd: "RDD[Iterator[Columns]]"
+    rdd: "RDD[Reading]"
+    bad_records: BadPolicy
 
 
 class Own(tuple[Any, ...]):
@@ -73,6 +75,9 @@ class Cluster:
         self.workers = workers
         self.run = uuid.uuid4().hex[:12]
         self._owner = context is None
+        # Java of our own, and what PySpark knew of another before.
+        self._gateway: Any = None
+        self._before: Any = (None, None)
         self._log: pathlib.Path | None = None
         self._keep_log = False
         # Jobs run in a thread of their own: Ctrl-C then interrupts the main thread's wait, not a half-read
@@ -107,6 +112,7 @@ class Cluster:
                 run = self.run
                 everywhere = self.context.parallelize(range(self.workers), self.workers)
                 everywhere.foreachPartition(lambda _: remove_shards(run, local_folder()))
+        self._end_java()
         if self._log is not None and not self._keep_log:
             self._log.unlink(missing_ok=True)
 
@@ -134,17 +140,17 @@ class Cluster:
     def _setting(self, key: str) -> str:
         return str(self.context.getConf().get(key, "") or "")
 
-    def rows(self, name: str, source: Source) -> Rows:
+    def rows(self, name: str, source: Source, bad_records: BadPolicy = "fail") -> Rows:
         """The source's rows, cut into a partition for each worker; `name` tells them from the run's other rows."""
         workers = self.workers
 
-        def read(partition: int, numbers: Iterable[int]) -> Iterator[Iterator[Columns]]:
+        def read(partition: int, numbers: Iterable[int]) -> Iterator[Reading]:
             # Taken to its end: PySpark ends a Python process whose task left input unread, and with it what it keeps.
             list(numbers)
-            return iter([source.read(partition, workers)])
+            return iter([functools.partial(source.read, partition, workers)])
 
         numbers = self.context.parallelize(range(workers), workers)
-        return Rows(name, source, numbers.mapPartitionsWithIndex(read))
+        return Rows(name, source, numbers.mapPartitionsWithIndex(read), bad_records)
 
     def each(self, rows: Rows, function: Callable[..., T], *arguments: Any) -> list[T]:
         """Runs `function(shard, partition, *arguments)` for every partition; the results, in the partitions' order.
@@ -234,13 +240,14 @@ class Cluster:
         failed: Callable[[int, SparkNetError], T],
         stack: contextlib.ExitStack,
         arguments: tuple[Any, ...],
-    ) -> Callable[[int, Iterable[Iterator[Columns]]], T]:
-        run, name, columns = self.run, rows.name, rows.source.columns
+    ) -> Callable[[int, Iterable[Reading]], T]:
+        run, name, columns, bad_records = self.run, rows.name, rows.source.columns, rows.bad_records
         sent = [[self.broadcast(stack, value) for value in _values(argument)] for argument in arguments]
 
-        def task(partition: int, parts: Iterable[Iterator[Columns]]) -> T:
+        def task(partition: int, parts: Iterable[Reading]) -> T:
             try:
-                mine = shard(run, f"{name}-{partition}", columns, lambda: next(iter(parts)), local_folder())
+                (reading,) = parts
+                mine = shard(run, f"{name}-{partition}", columns, reading, local_folder(), bad_records)
                 values = [each[partition if len(each) > 1 else 0].value for each in sent]
                 return function(mine, partition, *values)
             except SparkNetError as error:
@@ -261,6 +268,10 @@ class Cluster:
         return broadcast
 
     def _start(self, master: str, given: Mapping[str, str]) -> SparkContext:
+        if SparkContext._active_spark_context is not None:
+            raise ClusterError(
+                "Spark runs already in this process: give it to Trainer(model, spark), or stop it (spark.stop())"
+            )
         check_java()
         settings = {
             "spark.driver.maxResultSize": "0",
@@ -306,10 +317,16 @@ class Cluster:
                 gateway = launch_gateway(  # type: ignore[no-untyped-call]
                     conf, {"stdout": handle, "stderr": handle}
                 )
+            # PySpark keeps the first Java of a process, and with it the settings of that one's application.
+            self._gateway, self._before = gateway, (SparkContext._gateway, SparkContext._jvm)
+            SparkContext._gateway = SparkContext._jvm = None
             context = SparkContext(gateway=gateway)
         except (Py4JError, PySparkException, OSError) as error:
-            raise self._lost(error, f"Spark does not start with --master {master}") from error
+            lost = self._lost(error, f"Spark does not start with --master {master}")
+            self._end_java()
+            raise lost from error
         except KeyboardInterrupt:
+            self._end_java()
             self._log.unlink(missing_ok=True)
             raise
         finally:
@@ -318,6 +335,19 @@ class Cluster:
             # PySpark's own handler speaks to Java in the middle of whatever is being said.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return context
+
+    def _end_java(self) -> None:
+        if self._gateway is None:
+            return
+        gateway, self._gateway = self._gateway, None
+        SparkContext._gateway, SparkContext._jvm = self._before
+        gateway.shutdown()
+        # Java ends when its standard input does, after it has removed Spark's files.
+        gateway.proc.stdin.close()
+        try:
+            gateway.proc.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            gateway.proc.kill()
 
     def _lost(self, error: Exception, what: str = "Spark failed") -> ClusterError:
         reason, log = _reason(error), ""

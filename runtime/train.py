@@ -22,7 +22,7 @@ from .events import Again, Emit, Round, Snapshot, Start, Tau, Test
 from .exchange import Exchange
 from .plan import Plan, checkpoint_name
 from .remote import RemoteFolder
-from .session import session
+from .session import Session, session
 from .signals import uninterrupted
 from .spark import Cluster, Rows, SparkContext
 from .tau import AUTO, AutoTau
@@ -66,7 +66,10 @@ def run(
         name = checkpoint_name(plan.solver, plan.name)
         tests = ready.tests
         loop = _Loop(cluster, ready.job, exchange, ready.solver, config, tests, ready.remote, emit, name, state)
-        emit(_start(plan, config, cluster, state, loop.rounds, ready.batch, (*ready.notes, *chosen)))
+        emit(_start(plan, config, ready, loop.rounds, (*ready.notes, *chosen)))
+        for held in (ready.train, ready.test):
+            if held is not None and held.skipped is not None:
+                emit(held.skipped)
         with loop.kept():
             last = False
             while not (last or loop.done):
@@ -234,10 +237,8 @@ class _Loop:
 def _start(
     plan: Plan,
     config: RunConfig,
-    cluster: Cluster,
-    state: State,
+    ready: Session,
     rounds: int,
-    batch: int,
     notes: tuple[str, ...],
 ) -> Start:
     return Start(
@@ -246,18 +247,18 @@ def _start(
         tau=_shown(config),
         rounds=rounds,
         seed=config.seed,
-        master=cluster.master,
+        master=ready.cluster.master,
         average=config.average,
         rule=dataclasses.asdict(config.averaging),
         precision=config.precision,
-        round=state.round,
-        iteration=state.iteration,
-        batch=batch,
-        parameters=state.weights.size,
+        round=ready.state.round,
+        iteration=ready.state.iteration,
+        batch=ready.batch,
+        parameters=ready.state.weights.size,
         train=plan.train.uri,
         test=plan.test.uri if plan.test else None,
-        train_rows=plan.train.source.rows,
-        test_rows=plan.test.source.rows if plan.test else 0,
+        train_rows=ready.train.total,
+        test_rows=ready.test.total if ready.test else 0,
         notes=notes,
     )
 

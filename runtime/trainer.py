@@ -36,7 +36,7 @@ class Trainer:
     defines     values for the model's options
     settings    those of RunConfig.resolve but train, test and resume: workers, master, tau, rounds, seed,
                 snapshot_dir, weights, precision, memory, pin, conf, ship_env, average, averaging (a mapping),
-                averaging_share
+                averaging_share, bad_records
 
     `history` has all events of the last `fit`. Raises UsageError for a setting that there is not.
     """
@@ -135,13 +135,11 @@ SETTINGS = frozenset(inspect.signature(RunConfig.resolve).parameters) - {
 
 
 def plan_of(path: str, model: Model, solver: caffe_pb2.SolverParameter, config: RunConfig) -> Plan:
-    """Finds what feeds the net; raises DataError where nothing does, or has fewer rows than there are workers."""
+    """Finds what feeds the net; raises DataError where nothing does."""
     train_net, test_net = phase_net(model.net, solver, "TRAIN"), phase_net(model.net, solver, "TEST")
     train = feed_net(train_net, "TRAIN", config.train)
     if train is None:
         raise DataError(no_source(path, data_layers(train_net, "TRAIN"), "TRAIN"))
-    if train.source.rows < config.workers:
-        raise DataError(f"{train.uri} has {train.source.rows} rows, too few for {config.workers} workers")
     test = feed_net(test_net, "TEST", config.test)
     notes = () if test else ("no tests: " + no_source(path, data_layers(test_net, "TEST"), "TEST"),)
     file = pathlib.Path(path)

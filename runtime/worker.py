@@ -13,29 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import caffe_ext
-from ..errors import DivergedError, EngineError, LayerError, WeightsError
+from ..caffe_ext.images import decode
+from ..errors import DataError, DivergedError, EngineError, LayerError, WeightsError
 from ..proto import caffe_pb2
 from .average import Array, mean
-from .batches import batch_rows, derive
+from .batches import derive
 from .cores import pin
+from .data import BadRecords
+from .feeding import Feed, Feeder, feed_batch
 from .shards import Shard
 
 # Weights by layer name, as they travel to nets of another phase.
 Params = Mapping[str, Sequence[Array]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Feed:
-    """Where a top's values come from: a column of the source, with a TransformationParameter (bytes) or without.
-
-    `mean` is the image that `mean_file` names, shape (channels, height, width); the loop fills it in.
-    """
-
-    top: str
-    column: str
-    transform: bytes | None = None
-    mean_file: str = ""
-    mean: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +81,17 @@ class Tested:
     rows: int
 
 
-def prepare(shard: Shard, partition: int, job: Job) -> int:
-    """Makes what a round of training needs besides its arguments; gives the partition's rows."""
+def held(shard: Shard, partition: int) -> tuple[int, BadRecords]:
+    """The partition's rows, and the records that could not be read."""
+    del partition
+    return shard.rows, shard.bad
+
+
+def prepare(shard: Shard, partition: int, job: Job) -> None:
+    """Makes what a round of training needs besides its arguments."""
+    del shard
     _take_cores(partition, job)
     _engines.solver(job)
-    return int(shard.rows)
 
 
 def train_round(
@@ -188,6 +183,8 @@ def test(shard: Shard, partition: int, job: Job, params: Params) -> Tested:
 def column_sum(shard: Shard, partition: int, column: str) -> tuple[npt.NDArray[np.float64], int]:
     """The sum of the partition's rows in `column`, exact for bytes, and their number."""
     del partition
+    if column in shard.encoded:
+        return _encoded_sum(shard, column), shard.rows
     values = shard.columns[column]
     total = np.zeros(values.shape[1:], np.float64)
     for start in range(0, shard.rows, 1024):
@@ -195,34 +192,20 @@ def column_sum(shard: Shard, partition: int, column: str) -> tuple[npt.NDArray[n
     return total, shard.rows
 
 
-class Feeder:
-    """Writes rows of a shard's column into a net's top, transformed."""
-
-    def __init__(self, feed: Feed, shard: Shard, phase: int) -> None:
-        self.top = feed.top
-        self.values = shard.columns[feed.column]
-        self.transformer = None
-        if feed.transform is not None:
-            parameter = caffe_pb2.TransformationParameter.FromString(feed.transform)
-            self.transformer = caffe_ext.Transformer(parameter, phase, feed.mean)
-
-    def __call__(self, net: caffe_ext.Net, rows: npt.NDArray[np.intp], seed: int) -> None:
-        """Feeds the rows with the indices `rows`; `seed` decides crops and mirrors."""
-        out = net.blobs[self.top].data
-        values = self.values[rows]
-        if self.transformer is None:
-            out[...] = values.reshape(out.shape)
-        else:
-            self.transformer(values, out, seed)
-
-
-def feed_batch(
-    net: caffe_ext.Net, feeders: Sequence[Feeder], seed: int, partition: int, rows: int, start: int, batch: int
-) -> None:
-    """Feeds the batch that begins at position `start` of the endless row of a partition's shuffled epochs."""
-    chosen = batch_rows(seed, partition, rows, start, batch)
-    for feeder in feeders:
-        feeder(net, chosen, derive(seed, partition, start, 1))
+def _encoded_sum(shard: Shard, column: str) -> npt.NDArray[np.float64]:
+    total: npt.NDArray[np.float64] | None = None
+    for row in range(shard.rows):
+        pixels = decode(shard.encoded[column][row])
+        if total is None:
+            total = np.zeros(pixels.shape, np.float64)
+        elif pixels.shape != total.shape:
+            raise DataError(
+                f"the images of `{column}` differ in size, so they have no mean image: resize them (?resize=HxW behind "
+                "the source), or take mean_value"
+            )
+        total += pixels
+    assert total is not None
+    return total
 
 
 class _Engines:

@@ -8,8 +8,9 @@ from google.protobuf import text_format
 from sparknet_dsl import caffe_ext
 from sparknet_dsl.proto import caffe_pb2
 from sparknet_dsl.runtime.data import Column
+from sparknet_dsl.runtime.feeding import Feed
 from sparknet_dsl.runtime.shards import Shard, shard
-from sparknet_dsl.runtime.worker import Feed, Job
+from sparknet_dsl.runtime.worker import Job
 
 COLUMNS = (Column("image", "uint8", (2, 6, 6)), Column("label", "uint8", ()))
 
@@ -58,7 +59,7 @@ class SmallSource:
         self.seed = seed
         self.columns = COLUMNS
 
-    def read(self, partition, partitions):
+    def read(self, partition, partitions, bad):
         whole = small_rows(self.rows, self.seed)
         yield {name: values[partition::partitions] for name, values in whole.items()}
 
@@ -66,7 +67,7 @@ class SmallSource:
 def small_shard(folder: pathlib.Path, rows: int = 50, partition: int = 0, partitions: int = 1) -> Shard:
     source = SmallSource(rows)
     name = f"{rows}-{partition}-{partitions}"
-    return shard("tests", name, COLUMNS, lambda: source.read(partition, partitions), folder)
+    return shard("tests", name, COLUMNS, lambda bad: source.read(partition, partitions, bad), folder)
 
 
 def job_solver(job: Job) -> caffe_ext.Solver:

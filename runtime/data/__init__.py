@@ -5,41 +5,76 @@ A new kind of source is a module here with a class that has what `base.Source` l
 
 import difflib
 import re
+import urllib.parse
 
 from ...errors import DataError
-from .base import Column, Columns, Phase, Source, SourceURI
-from .cifar10 import Cifar10
+from .base import (
+    Bad,
+    BadPolicy,
+    BadRecords,
+    Column,
+    Columns,
+    Phase,
+    Source,
+    SourceURI,
+    StagedSource,
+)
+from .cifar import Cifar10, Cifar100
 from .digits import Digits
 from .mnist import Mnist
 
-__all__ = ["SOURCES", "Column", "Columns", "Phase", "Source", "SourceURI", "open_source", "parse_uri"]
+__all__ = [
+    "SOURCES",
+    "Bad",
+    "BadPolicy",
+    "BadRecords",
+    "Column",
+    "Columns",
+    "Phase",
+    "Source",
+    "SourceURI",
+    "StagedSource",
+    "open_source",
+    "parse_uri",
+]
 
 SOURCES: dict[str, type[Source]] = {
     "cifar10": Cifar10,
+    "cifar100": Cifar100,
     "digits": Digits,
     "mnist": Mnist,
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
-_QUERY = "?columns="
+_PAIR = r"[A-Za-z_]\w*=[^&]*"
+# A question mark that no options follow is one of the path's: part-?.parquet.
+_QUERY = re.compile(rf"(.*?)\?({_PAIR}(?:&{_PAIR})*)", re.DOTALL)
 
 
 def parse_uri(text: str) -> SourceURI | None:
-    """Reads `scheme:path?columns=a,b`; None where `text` has no scheme: a plain path, such as a Caffe database.
+    """Reads `scheme:path?columns=a,b&option=value`; None where `text` has no scheme: a plain path.
 
-    `?columns=a,b` alone has an empty scheme: columns for a source that is named elsewhere (`--train`).
+    In values, %26 stands for an ampersand, and so on. Options alone have an empty scheme: columns for a source that is
+    named elsewhere (`--train`). Raises DataError for an option given twice.
     """
-    place, found, names = text.partition(_QUERY)
-    columns = tuple(name.strip() for name in names.split(",")) if found else ()
-    if not place and found:
-        return SourceURI("", "", columns)
+    query = _QUERY.fullmatch(text)
+    place, pairs = (query[1], query[2].split("&")) if query else (text, [])
+    options: dict[str, str] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name in options:
+            raise DataError(f"{text}: the option {name} is given twice")
+        options[name] = urllib.parse.unquote(value)
+    columns = tuple(name.strip() for name in options.pop("columns").split(",")) if "columns" in options else ()
+    if not place and query:
+        return SourceURI("", "", columns, options)
     match = _URI.fullmatch(place)
-    return SourceURI(match[1].lower(), match[2], columns) if match else None
+    return SourceURI(match[1].lower(), match[2], columns, options) if match else None
 
 
 def open_source(text: str, phase: Phase) -> Source:
-    """The source that the URI `text` names, looked at closely enough to know its rows and columns.
+    """The source that the URI `text` names, looked at closely enough to know its columns.
 
-    Raises DataError: no such scheme, a missing folder or file, a file of the wrong size.
+    Raises DataError: no such scheme or option, a missing folder or file, a file of the wrong size.
     """
     uri = parse_uri(text)
     if uri is None or not uri.scheme:
@@ -49,4 +84,10 @@ def open_source(text: str, phase: Phase) -> Source:
         close = difflib.get_close_matches(uri.scheme, SOURCES, n=1, cutoff=0.5)
         help = f"did you mean `{close[0]}:{uri.path}`?" if close else "known are " + ", ".join(SOURCES)
         raise DataError(f"there is no data source `{uri.scheme}:` (in `{text}`): {help}")
-    return SOURCES[uri.scheme](uri.path, phase)
+    source = SOURCES[uri.scheme]
+    for option in uri.options:
+        if option not in source.OPTIONS:
+            close = difflib.get_close_matches(option, ["columns", *source.OPTIONS], n=1, cutoff=0.5)
+            help = f"did you mean `{close[0]}`?" if close else "there are " + ", ".join(["columns", *source.OPTIONS])
+            raise DataError(f"`{uri.scheme}:` has no option `{option}` (in `{text}`): {help}")
+    return source(uri, phase)

@@ -8,13 +8,14 @@ import math
 import pathlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import DataError
-from .base import Column, Columns, Phase, chunks, existing_folder, part
+from .base import BadRecords, Column, Columns, Phase, SourceURI, chunks, existing_folder, part
 
 CONTENT = (
     "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, "
@@ -26,8 +27,10 @@ UNSIGNED_BYTE = 0x08
 class Mnist:
     """`train-*` in phase TRAIN, `t10k-*` in TEST; columns image, (1, 28, 28) of 0 to 255, and label."""
 
-    def __init__(self, path: str, phase: Phase) -> None:
-        folder = existing_folder(path, "mnist", CONTENT)
+    OPTIONS: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, uri: SourceURI, phase: Phase) -> None:
+        folder = existing_folder(uri.path, "mnist", CONTENT)
         prefix = "t10k" if phase == "TEST" else "train"
         self.images = _find(folder, prefix, "images", 3)
         self.labels = _find(folder, prefix, "labels", 1)
@@ -38,17 +41,17 @@ class Mnist:
                 f"{self.images} holds {len(images):,} images but {self.labels} {len(labels):,} labels: "
                 "they are not of one set, fetch both again"
             )
-        self.rows = len(images)
         self.columns: tuple[Column, ...] = (
             Column("image", "uint8", (1, *images.shape[1:])),
             Column("label", "uint8", ()),
         )
 
-    def read(self, partition: int, partitions: int) -> Iterator[Columns]:
+    def read(self, partition: int, partitions: int, bad: BadRecords) -> Iterator[Columns]:
         """Reads as `base.Source` says."""
-        mine = part(self.rows, partition, partitions)
-        images = read_idx(self.images, 3)[mine]
-        yield from chunks({"image": images[:, None], "label": read_idx(self.labels, 1)[mine]})
+        del bad
+        images, labels = read_idx(self.images, 3), read_idx(self.labels, 1)
+        mine = part(len(images), partition, partitions)
+        yield from chunks({"image": images[mine][:, None], "label": labels[mine]})
 
 
 def _find(folder: pathlib.Path, prefix: str, what: str, axes: int) -> pathlib.Path:

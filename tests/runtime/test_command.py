@@ -195,7 +195,8 @@ def unknown_option(folder):
 
 
 def more_workers_than_rows(folder):
-    return ["small.snet", "--workers", "2000"], {}
+    write_mnist(folder, rows=1)
+    return ["small.snet", "--workers", "2", "--train", f"mnist:{folder}"], {}
 
 
 def no_weights(folder):
@@ -231,7 +232,7 @@ WRONG = [
     (no_solver, 1, "has no solver"),
     (no_rounds, 2, "error: --rounds 0: a whole number from 1 up is wanted"),
     (unknown_option, 2, "--workers"),
-    (more_workers_than_rows, 1, "error: digits: has 1437 rows, too few for 2000 workers"),
+    (more_workers_than_rows, 1, "has 1 rows, too few for 2 workers"),
     (no_weights, 1, "cannot read the weights file none.caffemodel"),
     (nothing_to_resume, 1, "there is no snapshot of small in"),
     (nan_loss, 1, "error: training diverged: "),

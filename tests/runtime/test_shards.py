@@ -13,14 +13,14 @@ from sparknet_dsl.runtime.shards import remove_shards, shard
 COLUMNS = (Column("image", "uint8", (1, 2, 3)), Column("label", "int32", ()))
 
 
-def rows(count=25):
+def rows(bad=None, count=25):
     images = np.arange(count * 6, dtype=np.int64).astype(np.uint8).reshape(count, 1, 2, 3)
     labels = np.arange(count, dtype=np.int32)
     for start in range(0, count, 10):
         yield {"image": images[start : start + 10], "label": labels[start : start + 10]}
 
 
-def refuse():
+def refuse(bad):
     raise AssertionError("the rows were read again")
 
 
@@ -49,13 +49,36 @@ def test_a_shard_that_lost_a_file_is_made_again(tmp_path):
 
 
 def test_a_shard_without_rows(tmp_path):
-    found = shard("run", "test-3", COLUMNS, lambda: rows(0), tmp_path)
+    found = shard("run", "test-3", COLUMNS, lambda bad: rows(bad, 0), tmp_path)
     assert found.rows == 0
     assert found.columns["image"].shape == (0, 1, 2, 3)
 
 
+def test_encoded_rows_and_what_was_left_out_are_kept(tmp_path):
+    images = [b"one", b"", b"three" * 1000]
+
+    def some(bad):
+        for image in images:
+            values = np.empty(1, object)
+            values[0] = image
+            yield {"image": values, "label": np.zeros(1, np.uint8)}
+            bad.add(f"after {len(image)}", "no image")
+
+    columns = (Column("image", "encoded", (3, 0, 0)), Column("label", "uint8", ()))
+    for rows in (some, refuse):
+        found = shard("run", "train-0", columns, rows, tmp_path, "skip")
+        assert [bytes(found.encoded["image"][row]) for row in range(found.rows)] == images
+        assert len(found.encoded["image"]) == 3
+        assert list(found.columns) == ["label"]
+        assert (found.bad.count, found.bad.first[2]) == (3, ("after 5000", "no image"))
+    with pytest.raises(DataError, match="after 3: no image; --bad-records skip"):
+        shard("run", "train-1", columns, some, tmp_path)
+    empty = shard("run", "train-2", columns, lambda bad: iter([]), tmp_path)
+    assert (empty.rows, len(empty.encoded["image"])) == (0, 0)
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path):
-    def broken():
+    def broken(bad):
         yield from rows()
         raise DataError("the file ends here")
 
@@ -75,7 +98,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
 )
 def test_rows_that_are_not_as_announced(tmp_path, chunk, message):
     with pytest.raises(DataError, match=message):
-        shard("run", "train-0", COLUMNS, lambda: iter([chunk]), tmp_path)
+        shard("run", "train-0", COLUMNS, lambda bad: iter([chunk]), tmp_path)
 
 
 def test_a_disk_that_cannot_be_written(tmp_path):
@@ -92,7 +115,7 @@ from sparknet_dsl.runtime.shards import shard
 
 folder, me, other = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 
-def rows():
+def rows(bad):
     (folder / me).touch()
     while not (folder / other).exists():  # both have seen that there is no shard
         time.sleep(0.01)

@@ -23,13 +23,12 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 class Counting:
     """A source of 10 numbers that writes down each reading of a part."""
 
-    rows = 10
     columns = (Column("number", "int64", ()),)
 
     def __init__(self, log: pathlib.Path) -> None:
         self.log = log
 
-    def read(self, partition, partitions):
+    def read(self, partition, partitions, bad):
         with self.log.open("a") as file:
             file.write(f"{partition}\n")
         yield {"number": np.arange(10)[partition::partitions]}
@@ -216,3 +215,22 @@ def test_spark_keeps_its_noise_to_itself(tmp_path):
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "45\n", "")
     assert list(tmp_path.glob("sparknet-spark-*")) == []
+
+
+def test_each_application_has_settings_of_its_own():
+    script = """
+from sparknet_dsl.runtime.spark import Cluster, SparkContext
+for master, given in (("local[1]", {"spark.sparknet.one": "1"}), ("local[2]", {})):
+    with Cluster(master, int(master[6]), conf=given) as cluster:
+        java = SparkContext._gateway.proc
+        given = cluster.context.getConf().get("spark.sparknet.one")
+        print(cluster.master, given, cluster.context.parallelize([1]).count())
+    print(java.poll(), SparkContext._gateway)
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == ["local[1] 1 1", "0 None", "local[2] None 1", "0 None"], done.stderr
+
+
+def test_a_spark_that_runs_already_is_not_passed_over(spark):
+    with pytest.raises(ClusterError, match=r"Spark runs already in this process: give it to Trainer"):
+        Cluster("local[1]", 1)
