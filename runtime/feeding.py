@@ -1,8 +1,9 @@
 """How rows of a shard become the values of a net's tops, batch by batch."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,13 @@ from ..errors import DataError, EngineError
 from ..proto import caffe_pb2
 from .average import Array
 from .batches import batch_rows, derive
-from .shards import Encoded, Shard
+
+
+class Images(Protocol):
+    """Images as bytes, by row: a shard's, or an array's."""
+
+    def __getitem__(self, row: int, /) -> bytes | memoryview:
+        """The image of a row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +37,22 @@ class Feed:
     mean: Array | None = None
 
 
+class HasRows(Protocol):
+    """Rows by column, as a Shard has them: those that are numbers, and those that are images as bytes."""
+
+    @property
+    def columns(self) -> Mapping[str, npt.NDArray[Any]]:
+        """(rows, *shape of a row) each."""
+
+    @property
+    def encoded(self) -> Mapping[str, Images]:
+        """An image for each row."""
+
+
 class Feeder:
     """Writes rows of a shard's column into a net's top, transformed; encoded images are decoded in threads."""
 
-    def __init__(self, feed: Feed, shard: Shard, phase: int) -> None:
+    def __init__(self, feed: Feed, shard: HasRows, phase: int) -> None:
         self.feed = feed
         self.encoded = shard.encoded.get(feed.column)
         self.values = None if self.encoded is not None else shard.columns[feed.column]
@@ -67,7 +86,7 @@ def feed_batch(
 
 
 def _decode(
-    images: Encoded,
+    images: Images,
     transformer: caffe_ext.Transformer,
     rows: npt.NDArray[np.intp],
     out: Array,

@@ -21,7 +21,7 @@ from ..proto import caffe_pb2
 from . import deploy
 from .average import Array
 from .means import Means, write_mean
-from .worker import Feed, Feeder
+from .feeding import Feed, Feeder
 
 BATCH = 64
 # Nets that a process keeps: those of two models that take turns, as in a pipeline.
@@ -205,7 +205,8 @@ class _Rows:
     """Columns in memory, in place of a shard."""
 
     def __init__(self, columns: Mapping[str, npt.NDArray[Any]]) -> None:
-        self.columns = columns
+        self.columns = {name: values for name, values in columns.items() if values.dtype != object}
+        self.encoded = {name: values for name, values in columns.items() if values.dtype == object}
 
 
 def _check_shape(feed: Feed, values: npt.NDArray[Any], wanted: tuple[int, ...]) -> None:
