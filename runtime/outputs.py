@@ -75,6 +75,29 @@ def arrow(table: Table) -> Any:
     return pa.RecordBatch.from_arrays(arrays, list(table))
 
 
+def stream(table: Table) -> bytes:
+    """A table as a stream of Arrow, which `table_of` reads."""
+    pa = _pyarrow()
+    batch = arrow(table)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def table_of(content: bytes) -> Table:
+    """The table of a stream; arrays of a row are flat."""
+    pa = _pyarrow()
+    with pa.ipc.open_stream(content) as reader:
+        (batch,) = reader
+    return {
+        name: column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+        if pa.types.is_list(column.type)
+        else column.to_numpy(zero_copy_only=False)
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
+
+
 def _csv(file: Any) -> Write:
     writer = csv.writer(file)
     begun = False

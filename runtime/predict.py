@@ -19,11 +19,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as Shown
 
 from .. import Model, caffe_ext
-from ..errors import DataError, ModelError, UsageError
+from ..errors import DataError, ModelError, SparkNetError, UsageError
 from ..files import write_atomic
 from ..proto import caffe_pb2
 from . import deploy, outputs
 from .command import check_counts, compile_model
+from .config import check_slots, spark_conf
 from .cores import cores
 from .data import BadPolicy, BadRecords, Columns, Phase, Source, open_source, parse_uri
 from .feeds import data_layers, feed_net
@@ -34,6 +35,7 @@ from .scores import Confusion, best, picture
 
 SHOWN = 10  # rows of the table, and numbers of a blob in it
 CLASSES_SHOWN = 50
+LABELS = {"bigint": np.int64, "double": np.float64}  # Spark's types
 ROWS = 512  # that a thread takes at a time, or a batch, if that is more
 
 
@@ -42,7 +44,7 @@ class Job:
     """What is to be computed: plain values, which travel to Spark's workers.
 
     columns   the source's column for each input
-    label     its column of labels, None: there is none
+    label     its column of labels, None: there is none; label_type: bigint or double
     blobs     given as they are
     scores    the blobs of a classifier, None: no predictions are given
     top       so many classes of each row
@@ -52,6 +54,7 @@ class Job:
     deployed: Deployed
     columns: Mapping[str, str]
     label: str | None
+    label_type: str
     blobs: tuple[str, ...]
     scores: deploy.Scores | None
     top: int
@@ -68,14 +71,13 @@ class Job:
         """What computes them."""
         return Predictor(self.deployed, self.wanted, self.batch, threads, self.precision)
 
-    def table(self, predictor: Predictor, chunk: Columns) -> tuple[Table, npt.NDArray[Any] | None]:
-        """What is told of the rows of `chunk`: a table, and the probabilities of a classifier."""
+    def table(self, predictor: Predictor, chunk: Columns) -> Table:
+        """What is told of the rows of `chunk`."""
         rows = len(next(iter(chunk.values())))
         arrays = predictor({top: chunk[column] for top, column in self.columns.items()}, rows)
         table: dict[str, npt.NDArray[Any]] = {}
-        probabilities = None
         if self.label is not None:
-            table["label"] = chunk[self.label].reshape(rows, -1)[:, 0] if rows else chunk[self.label]
+            table["label"] = chunk[self.label].reshape(rows, -1)[:, 0].astype(LABELS[self.label_type])
         if self.scores is not None:
             probabilities = arrays[self.scores.probability].reshape(rows, -1)
             order = best(probabilities, self.top)
@@ -83,11 +85,21 @@ class Job:
             if self.names:
                 table["class"] = np.array(self.names, object)[order[:, 0]]
             table["probability"] = np.take_along_axis(probabilities, order[:, :1], axis=1)[:, 0]
-            if self.top > 1:
-                table["top"] = order
-                table["top_probability"] = np.take_along_axis(probabilities, order, axis=1)
+            table["top"] = order
+            table["top_probability"] = np.take_along_axis(probabilities, order, axis=1)
         table |= {blob: arrays[blob] for blob in self.blobs}
-        return table, probabilities
+        return table
+
+    @property
+    def schema(self) -> str:
+        """The columns of `table`, as Spark has them."""
+        columns = {} if self.label is None else {"label": self.label_type}
+        if self.scores is not None:
+            columns["prediction"] = "bigint"
+            columns |= {"class": "string"} if self.names else {}
+            columns |= {"probability": "float", "top": "array<bigint>", "top_probability": "array<float>"}
+        columns |= {blob: "array<float>" for blob in self.blobs}
+        return ", ".join(f"`{name}` {kind}" for name, kind in columns.items())
 
 
 def main(
@@ -125,10 +137,16 @@ def main(
     bad = BadRecords(bad_records)
     began = time.perf_counter()
     with ExitStack() as stack:
-        write = stack.enter_context(outputs.writing(where)) if where is not None else None
+        # On Spark the workers write Parquet, all at the same time.
+        writes = where is not None and (master is None or where.kind != "parquet")
+        write = stack.enter_context(outputs.writing(where)) if where is not None and writes else None
         advance = stack.enter_context(_progress(console))
-        for table, probabilities in _computed(job, opened, workers or 1, threads, bad):
-            told.add(table, probabilities)
+        if master is not None:
+            tables = stack.enter_context(_on_spark(job, opened, master, workers or 2, spark_conf(conf, ship_env, master), bad, where))
+        else:
+            tables = _computed(job, opened, workers or 1, threads, bad)
+        for table in tables:
+            told.add(table)
             if write is not None:
                 write(table)
             advance(told.rows)
@@ -186,7 +204,9 @@ def _job(
         known = ", ".join(column.name for column in source.columns)
         raise DataError(f"--eval compares with a column `label`; {uri} has the columns {known}")
     count = min(top, scores.classes) if scores else 1
-    return Job(deployed, columns, label, tuple(blobs), scores, count, names, batch, precision), source
+    whole = all(column.dtype[:3] in ("int", "uin") for column in source.columns if column.name == label)
+    kind = "bigint" if whole else "double"
+    return Job(deployed, columns, label, kind, tuple(blobs), scores, count, names, batch, precision), source
 
 
 def _columns(model: Model, net: caffe_pb2.NetParameter, uri: str) -> tuple[Source, dict[str, str], str | None]:
@@ -223,19 +243,19 @@ def _names(file: str, scores: deploy.Scores | None) -> tuple[str, ...]:
 
 def _computed(
     job: Job, source: Source, workers: int, threads: int | None, bad: BadRecords
-) -> Iterator[tuple[Table, npt.NDArray[Any] | None]]:
+) -> Iterator[Table]:
     """What is told of all rows, in the source's order, computed by `workers` threads with a net each."""
     own = threading.local()
     each = max(1, (threads or cores()) // workers)
     step = job.batch * max(1, ROWS // job.batch)
 
-    def compute(chunk: Columns) -> tuple[Table, npt.NDArray[Any] | None]:
+    def compute(chunk: Columns) -> Table:
         if not hasattr(own, "predictor"):
             own.predictor = job.predictor(each)
         return job.table(own.predictor, chunk)
 
     with ThreadPoolExecutor(workers, "predict") as pool:
-        waiting: deque[Future[tuple[Table, npt.NDArray[Any] | None]]] = deque()
+        waiting: deque[Future[Table]] = deque()
         try:
             for chunk in regrouped(source.read(0, 1, bad), step):
                 waiting.append(pool.submit(compute, chunk))
@@ -247,6 +267,46 @@ def _computed(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def _on_spark(
+    job: Job,
+    source: Source,
+    master: str,
+    workers: int,
+    conf: Mapping[str, str],
+    bad: BadRecords,
+    out: outputs.Out | None,
+) -> Iterator[Iterator[Table]]:
+    """As `_computed`, by tasks of Spark, one for each part of the rows; they write Parquet themselves."""
+    from .spark import Cluster
+
+    policy = bad.policy
+    with Cluster(check_slots(master, workers), workers, None, conf) as cluster, ExitStack() as stack:
+        sent, threads = cluster.broadcast(stack, job), cluster.threads
+
+        def part(partition: int) -> Iterator[bytes | BadRecords | SparkNetError]:
+            found = BadRecords(policy)
+            try:
+                mine: Job = sent.value
+                predictor = mine.predictor(threads)
+                for chunk in regrouped(source.read(partition, workers, found), mine.batch):
+                    yield outputs.stream(mine.table(predictor, chunk))
+                yield found
+            except SparkNetError as error:
+                yield error
+
+        def tables(given: Iterator[bytes | BadRecords]) -> Iterator[Table]:
+            for each in given:
+                if isinstance(each, BadRecords):
+                    bad.count += each.count
+                    bad.first += each.first[: BadRecords.KEPT - len(bad.first)]
+                else:
+                    yield outputs.table_of(each)
+
+        parquet = out.place if out is not None and out.kind == "parquet" else None
+        yield tables(stack.enter_context(cluster.streams(part, parquet, job.schema)))
 
 
 def regrouped(chunks: Iterable[Columns], rows: int) -> Iterator[Columns]:
@@ -278,21 +338,33 @@ class _Told:
         assert not evaluate or job.scores is not None
         self.confusion = Confusion.of(job.scores.classes, job.top) if evaluate and job.scores else None
 
-    def add(self, table: Table, probabilities: npt.NDArray[Any] | None) -> None:
+    def add(self, table: Table) -> None:
         """Takes note of rows; raises DataError for labels that are no classes."""
-        if self.confusion is not None and probabilities is not None:
+        if self.confusion is not None:
             labels = table["label"]
-            classes = probabilities.shape[1]
+            classes = len(self.confusion.matrix)
             wrong = np.flatnonzero((labels < 0) | (labels >= classes) | (labels != np.floor(labels)))
             if len(wrong):
                 raise DataError(
                     f"row {self.rows + wrong[0]} has the label {labels[wrong[0]]}, and the net tells {classes} classes, "
                     f"0 to {classes - 1}"
                 )
-            self.confusion.add(labels, probabilities)
-        self._columns = list(table)
-        for row in zip(*(values[: SHOWN - len(self._first)] for values in table.values()), strict=True):
-            self._first.append([_cell(value) for value in row])
+            self.confusion.add(labels, table["top"])
+        left = SHOWN - len(self._first)
+        if left:
+            shown: dict[str, Sequence[str]] = {}
+            for name, values in table.items():
+                if name == "probability":
+                    shown[name] = [f"{value:.2%}" for value in values[:left]]
+                elif name == "top":
+                    shares = table["top_probability"]
+                    pairs = [zip(values[i, 1:], shares[i, 1:], strict=True) for i in range(min(left, len(values)))]
+                    if values.shape[1] > 1:
+                        shown["next"] = ["  ".join(f"{each} {share:.2%}" for each, share in pair) for pair in pairs]
+                elif name != "top_probability":
+                    shown[name] = [_cell(value) for value in values[:left]]
+            self._columns = list(shown)
+            self._first += map(list, zip(*shown.values(), strict=True))
         self.rows += len(next(iter(table.values())))
 
     def shown(self) -> Shown:

@@ -22,11 +22,11 @@ class Confusion:
         """No rows yet."""
         return cls(np.zeros((classes, classes), np.int64), min(top, classes))
 
-    def add(self, labels: npt.NDArray[Any], probabilities: Array) -> None:
-        """Counts rows: their classes (rows), and probabilities (rows, classes)."""
+    def add(self, labels: npt.NDArray[Any], order: npt.NDArray[np.int64]) -> None:
+        """Counts rows: their classes (rows), and the `top` likeliest (rows, top), the likeliest first."""
         true = labels.astype(np.int64)
-        np.add.at(self.matrix, (true, probabilities.argmax(axis=1)), 1)
-        self.among += int((best(probabilities, self.top) == true[:, None]).any(axis=1).sum())
+        np.add.at(self.matrix, (true, order[:, 0]), 1)
+        self.among += int((order == true[:, None]).any(axis=1).sum())
 
     @property
     def rows(self) -> int:
