@@ -9,7 +9,7 @@ from .. import Model, caffe_ext, compile_file
 from ..diagnostics import Diagnostic, render_diagnostics
 from ..errors import DataError, LayerError, ModelError, SparkNetError, UsageError
 from ..proto import caffe_pb2
-from .data import Phase, open_source, parse_uri
+from .data import Phase, Source, open_source, parse_uri
 from .events import Emit, JsonLines
 from .report import Report
 
@@ -66,14 +66,19 @@ def reading_itself(options: str) -> Iterator[None]:
 
 
 def compile_model(
-    path: str, defines: Mapping[str, str], train: str | None, test: str | None, *, keep_data_layers: bool = False
+    path: str,
+    defines: Mapping[str, str],
+    train: str | Source | None,
+    test: str | Source | None,
+    *,
+    keep_data_layers: bool = False,
 ) -> Model:
     """The model in the file `path`; its data layers take their shapes from the sources named.
 
     Prints warnings to standard error. Raises ModelError, DataError.
     """
     shapes: dict[str, list[tuple[int, ...]]] = {}
-    phases: dict[Phase, str | None] = {"TRAIN": train, "TEST": test}
+    phases: dict[Phase, str | Source | None] = {"TRAIN": train, "TEST": test}
     for phase, name in phases.items():
         if name is not None:
             columns = {column.name: column.shape for column in open_source(name, phase).columns}

@@ -12,7 +12,7 @@ from ..errors import ClusterError, ModelError, UsageError
 from ..proto import caffe_pb2, sparknet_pb2
 from .averaging import Averaging
 from .cores import cores
-from .data import BadPolicy
+from .data import BadPolicy, Source
 from .tau import AUTO, FIRST, Tau
 
 _LOCAL = re.compile(r"local(?:\[\s*(\d+|\*)\s*(?:,\s*(\d+)\s*)?\])?")
@@ -69,8 +69,8 @@ class RunConfig:
     snapshot_dir: pathlib.Path
     snapshot_url: str | None = None
     averaging_share: float | None = None
-    train: str | None = None
-    test: str | None = None
+    train: str | Source | None = None
+    test: str | Source | None = None
     weights: pathlib.Path | None = None
     resume: bool = False
     precision: Precision = "float32"
@@ -95,8 +95,8 @@ class RunConfig:
         rounds: int | None = None,
         seed: int | None = None,
         snapshot_dir: str | None = None,
-        train: str | None = None,
-        test: str | None = None,
+        train: str | Source | None = None,
+        test: str | Source | None = None,
         weights: str | None = None,
         resume: bool = False,
         precision: Precision = "float32",

@@ -7,6 +7,7 @@ from .. import caffe_ext
 from ..errors import DataError, ModelError
 from ..proto import caffe_pb2
 from .data import Column, Phase, Source, open_source, parse_uri
+from .data.tables import Table
 from .feeding import Feed
 
 # Sources of Caffe's own data layers, as the compiler names them, that cannot be read yet: `--train` and `--test`
@@ -48,7 +49,7 @@ def named_source(layers: Sequence[caffe_pb2.LayerParameter]) -> str | None:
     return next(iter(found), None)
 
 
-def feed_net(net: caffe_pb2.NetParameter, phase: Phase, given: str | None) -> Fed | None:
+def feed_net(net: caffe_pb2.NetParameter, phase: Phase, given: str | Source | None) -> Fed | None:
     """Opens the source of `phase` (`given`, else the one that the net names) and pairs its columns with the net's tops.
 
     None: the net has no data layer in this phase, or none that names a source that can be read. The tops of all
@@ -58,11 +59,15 @@ def feed_net(net: caffe_pb2.NetParameter, phase: Phase, given: str | None) -> Fe
     """
     layers = data_layers(net, phase)
     tops = [top for layer in layers for top in layer.top]
-    name = given or named_source(layers)
+    name: str | Source | None = given or named_source(layers)
     if not tops or name is None:
         return None
     source = open_source(name, phase)
     columns = _columns(name, source, layers, tops)
+    if isinstance(source, Table):
+        source = source.only({columns[top].name: shape for top, shape in _shapes(layers).items()})
+        known = {column.name: column for column in source.columns}
+        columns = {top: known[column.name] for top, column in columns.items()}
     feeds = []
     for layer in layers:
         for index, top in enumerate(layer.top):
@@ -73,7 +78,7 @@ def feed_net(net: caffe_pb2.NetParameter, phase: Phase, given: str | None) -> Fe
             else:
                 feed = Feed(top, columns[top].name)
             feeds.append(feed)
-    return Fed(name, source, tuple(feeds))
+    return Fed(str(name), source, tuple(feeds))
 
 
 def no_source(model: str, layers: Sequence[caffe_pb2.LayerParameter], phase: Phase) -> str:
@@ -89,7 +94,7 @@ def no_source(model: str, layers: Sequence[caffe_pb2.LayerParameter], phase: Pha
 
 
 def _columns(
-    name: str, source: Source, layers: Sequence[caffe_pb2.LayerParameter], tops: Sequence[str]
+    name: str | Source, source: Source, layers: Sequence[caffe_pb2.LayerParameter], tops: Sequence[str]
 ) -> dict[str, Column]:
     known = {column.name: column for column in source.columns}
     here = f"{name} has the columns {', '.join(known)}"
@@ -111,7 +116,7 @@ def _columns(
     return dict(zip(tops, source.columns, strict=False))
 
 
-def _check_shape(name: str, layer: caffe_pb2.LayerParameter, index: int, column: Column) -> None:
+def _check_shape(name: str | Source, layer: caffe_pb2.LayerParameter, index: int, column: Column) -> None:
     shapes = layer.input_param.shape
     wanted = tuple((shapes[index] if index < len(shapes) else shapes[0]).dim)[1:]
     found = column.shape
@@ -126,6 +131,17 @@ def _check_shape(name: str, layer: caffe_pb2.LayerParameter, index: int, column:
             f"column `{column.name}` of {name} has rows of {_sizes(found)}, but top `{layer.top[index]}` of layer "
             f"`{layer.name}` wants {_sizes(wanted)}"
         )
+
+
+def _shapes(layers: Sequence[caffe_pb2.LayerParameter]) -> dict[str, tuple[int, ...]]:
+    """The shape of a row of each top, as the net states it; () where images are cropped to it."""
+    shapes = {}
+    for layer in layers:
+        stated = layer.input_param.shape
+        for index, top in enumerate(layer.top):
+            cropped = index == 0 and layer.transform_param.crop_size
+            shapes[top] = () if cropped else tuple((stated[index] if index < len(stated) else stated[0]).dim)[1:]
+    return shapes
 
 
 def _sizes(shape: Sequence[int]) -> str:

@@ -28,7 +28,7 @@ from pyspark.sql import SparkSession
 from ..errors import ClusterError, SparkNetError
 from .config import SHIPPED_AS, slots, too_few_slots
 from .cores import cores
-from .data import BadPolicy, Source
+from .data import BadPolicy, BadRecords, Columns, DataFrame, Source
 from .shards import Reading, Shard, local_folder, remove_shards, shard
 
 __all__ = ["RDD", "Cluster", "Own", "Rows", "SparkContext", "check_java"]
@@ -74,6 +74,7 @@ class Cluster:
         self, master: str, workers: int, context: SparkContext | None = None, conf: Mapping[str, str] = {}
     ) -> None:
         self.workers = workers
+        self._marks: list[RDD[Any]] = []
         self.run = uuid.uuid4().hex[:12]
         self._owner = context is None
         # Java of our own, and what PySpark knew of another before.
@@ -110,6 +111,8 @@ class Cluster:
             if self._owner:
                 self.context.stop()
             else:
+                for marks in self._marks:
+                    marks.unpersist()
                 run = self.run
                 everywhere = self.context.parallelize(range(self.workers), self.workers)
                 everywhere.foreachPartition(lambda _: remove_shards(run, local_folder()))
@@ -144,6 +147,8 @@ class Cluster:
     def rows(self, name: str, source: Source, bad_records: BadPolicy = "fail") -> Rows:
         """The source's rows, cut into a partition for each worker; `name` tells them from the run's other rows."""
         workers = self.workers
+        if isinstance(source, DataFrame):
+            return Rows(name, source, self._kept(name, source, bad_records), bad_records)
 
         def read(partition: int, numbers: Iterable[int]) -> Iterator[Reading]:
             # Taken to its end: PySpark ends a Python process whose task left input unread, and with it what it keeps.
@@ -152,6 +157,44 @@ class Cluster:
 
         numbers = self.context.parallelize(range(workers), workers)
         return Rows(name, source, numbers.mapPartitionsWithIndex(read), bad_records)
+
+    def _kept(self, name: str, source: DataFrame, bad_records: BadPolicy) -> "RDD[Reading]":
+        """The rows of a DataFrame, which no task can read by itself: written to shards where Spark computes them.
+
+        What Spark keeps of them, a mark for each partition, has later tasks run where the shards are; where an
+        executor is lost, the lineage has its partitions computed and written again.
+        """
+        run, columns = self.run, source.columns
+
+        def write(partition: int, streams: Iterable[bytes]) -> Iterator[SparkNetError | None]:
+            try:
+                reading = functools.partial(source.rows, streams, partition)
+                shard(run, f"{name}-{partition}", columns, reading, local_folder(), bad_records)
+                return iter([None])
+            except SparkNetError as error:
+                return iter([error])
+
+        def read(partition: int, marks: Iterable[SparkNetError | None]) -> Iterator[Reading]:
+            list(marks)
+
+            def elsewhere(bad: BadRecords) -> Iterator[Columns]:
+                raise RuntimeError(f"the rows of partition {partition} lie with another executor")
+
+            return iter([elsewhere])
+
+        def compute() -> "tuple[RDD[Any], list[SparkNetError | None]]":
+            marks = source.rdd(self.workers).mapPartitionsWithIndex(write).persist(StorageLevel.MEMORY_AND_DISK)
+            self._marks.append(marks)
+            # All at a time, so that each lies with a slot of its own.
+            together = marks if self._setting("spark.dynamicAllocation.enabled") == "true" else marks.barrier()
+            return marks, together.mapPartitions(list).collect()
+
+        with self.running(compute) as job:
+            marks, errors = self.result(job, "the DataFrame cannot be read")
+        for error in errors:
+            if error is not None:
+                raise error
+        return marks.mapPartitionsWithIndex(read)
 
     def each(self, rows: Rows, function: Callable[..., T], *arguments: Any) -> list[T]:
         """Runs `function(shard, partition, *arguments)` for every partition; the results, in the partitions' order.

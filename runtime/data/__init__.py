@@ -17,11 +17,13 @@ from .base import (
     Phase,
     Source,
     SourceURI,
-    StagedSource,
 )
 from .cifar import Cifar10, Cifar100
+from .dataframe import DataFrame
 from .digits import Digits
 from .mnist import Mnist
+from .parquet import Parquet
+from .places import check_keys
 
 __all__ = [
     "SOURCES",
@@ -30,10 +32,10 @@ __all__ = [
     "BadRecords",
     "Column",
     "Columns",
+    "DataFrame",
     "Phase",
     "Source",
     "SourceURI",
-    "StagedSource",
     "open_source",
     "parse_uri",
 ]
@@ -43,6 +45,7 @@ SOURCES: dict[str, type[Source]] = {
     "cifar100": Cifar100,
     "digits": Digits,
     "mnist": Mnist,
+    "parquet": Parquet,
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 _PAIR = r"[A-Za-z_]\w*=[^&]*"
@@ -50,12 +53,14 @@ _PAIR = r"[A-Za-z_]\w*=[^&]*"
 _QUERY = re.compile(rf"(.*?)\?({_PAIR}(?:&{_PAIR})*)", re.DOTALL)
 
 
-def parse_uri(text: str) -> SourceURI | None:
+def parse_uri(text: str | Source) -> SourceURI | None:
     """Reads `scheme:path?columns=a,b&option=value`; None where `text` has no scheme: a plain path.
 
     In values, %26 stands for an ampersand, and so on. Options alone have an empty scheme: columns for a source that is
-    named elsewhere (`--train`). Raises DataError for an option given twice.
+    named elsewhere (`--train`). A source that is open already has its own. Raises DataError for an option given twice.
     """
+    if not isinstance(text, str):
+        return getattr(text, "uri", None)
     query = _QUERY.fullmatch(text)
     place, pairs = (query[1], query[2].split("&")) if query else (text, [])
     options: dict[str, str] = {}
@@ -71,11 +76,14 @@ def parse_uri(text: str) -> SourceURI | None:
     return SourceURI(match[1].lower(), match[2], columns, options) if match else None
 
 
-def open_source(text: str, phase: Phase) -> Source:
-    """The source that the URI `text` names, looked at closely enough to know its columns.
+def open_source(text: str | Source, phase: Phase) -> Source:
+    """The source that the URI `text` names, looked at closely enough to know its columns; one that is open, as it is.
 
     Raises DataError: no such scheme or option, a missing folder or file, a file of the wrong size.
     """
+    if not isinstance(text, str):
+        return text
+    check_keys(text)
     uri = parse_uri(text)
     if uri is None or not uri.scheme:
         known = ", ".join(f"{name}:" for name in SOURCES)

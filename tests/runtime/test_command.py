@@ -196,7 +196,8 @@ def unknown_option(folder):
 
 def more_workers_than_rows(folder):
     write_mnist(folder, rows=1)
-    return ["small.snet", "--workers", "2", "--train", f"mnist:{folder}"], {}
+    write_model(folder, **{"1, 8, 8": "1, 28, 28", "digits:": f"mnist:{folder}"})
+    return ["small.snet", "--workers", "2"], {}
 
 
 def no_weights(folder):
