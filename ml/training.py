@@ -14,6 +14,7 @@ from ..errors import DataError, ModelError, UsageError
 from ..proto import caffe_pb2
 from ..runtime import Trainer, deploy
 from ..runtime.command import solver_of
+from ..runtime.data import DataFrame as FrameSource
 from ..runtime.feeds import data_layers
 from ..runtime.plan import phase_net
 from ..variants import DataShapes
@@ -28,13 +29,19 @@ _PROTOTXT = re.compile(r"^\s*(layers?\s*\{|name\s*:|net\s*:|base_lr\s*:)", re.MU
 
 def train(dataset: DataFrame, params: TrainingParams, folder: str, check: Check) -> tuple[Model, pathlib.Path]:
     """Trains as `params` say; the model, and the file with its weights in `folder`."""
-    model = compiled(params, None)
-    solver = solver_of(model)
-    _set_solver(model, params)
+    try:
+        model = compiled(params, None)
+    except ModelError as error:
+        if not any(each.code == "S308" for each in error.diagnostics):
+            raise
+        # It leaves the shape of its rows to its data.
+        model = compiled(params, {"TRAIN": [_row_shape(dataset, params.getFeaturesCol()), ()]})
+    solver = adjusted(model, params)
     net = phase_net(model.net, solver, "TRAIN")
     columns = training_columns(dataset, net, params)
     check(dataset, net)
-    settings = {name: params.getOrDefault(name) for name in ("workers", "tau", "seed", "weights") if params.isDefined(name)}
+    names = ("workers", "tau", "seed", "weights")
+    settings = {name: params.getOrDefault(name) for name in names if params.isDefined(name)}
     trainer = Trainer(
         model,
         dataset.sparkSession,
@@ -43,9 +50,36 @@ def train(dataset: DataFrame, params: TrainingParams, folder: str, check: Check)
         precision=params.getPrecision(),
         **settings,
     )
-    chosen = dataset.select(*(dataset[f"`{column}`"].alias(top) for top, column in columns.items()))
-    result = trainer.fit(DataFrameSource(chosen))
-    return model, pathlib.Path(result.files[0])
+    result = trainer.fit(dataset.select(*(dataset[f"`{column}`"].alias(top) for top, column in columns.items())))
+    weights = result.files[0]
+    assert isinstance(weights, pathlib.Path)
+    return model, weights
+
+
+def adjusted(model: Model, params: TrainingParams) -> caffe_pb2.SolverParameter:
+    """The solver of `model`, whose settings `params` replace; its data layers name no sources, so nothing is tested."""
+    solver = solver_of(model)
+    if params.isDefined(params.maxIter):
+        solver.max_iter = params.getMaxIter()
+        if model.spark is not None:
+            model.spark.ClearField("rounds")
+    if params.isDefined(params.baseLr):
+        solver.base_lr = params.getBaseLr()
+    if model.spark is not None:
+        model.spark.snapshot_every = 0
+    for layer in model.net.layer:
+        if layer.type == "Input":
+            layer.ClearField("data_param")
+            if params.isDefined(params.batchSize):
+                for shape in layer.input_param.shape:
+                    shape.dim[0] = params.getBatchSize()
+    return solver
+
+
+def _row_shape(dataset: DataFrame, column: str) -> tuple[int, ...]:
+    check_column(dataset, column)
+    (found,) = FrameSource(dataset.select(f"`{column}`")).columns
+    return found.first if found.encoded else found.shape
 
 
 def compiled(params: TrainingParams, shapes: DataShapes | None) -> Model:
@@ -74,6 +108,8 @@ def compiled(params: TrainingParams, shapes: DataShapes | None) -> Model:
 def training_columns(dataset: DataFrame, net: caffe_pb2.NetParameter, params: TrainingParams) -> dict[str, str]:
     """The column for each input of `net`; raises DataError for one that is not there or cannot feed a net."""
     tops = [top for layer in data_layers(net, "TRAIN") for top in layer.top]
+    if not tops:
+        raise ModelError(f"{net.name} has no data layer in phase TRAIN: nothing feeds it")
     label = deploy.label_top(net)
     first = next((top for top in tops if top != label), None)
     columns = {}

@@ -1,6 +1,8 @@
 """A net as a function over columns of a DataFrame: rows come to Spark's Python workers in Arrow batches."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy.typing as npt
@@ -16,7 +18,8 @@ from pyspark.sql.types import ArrayType, BinaryType, BooleanType, DataType, Nume
 from ..errors import DataError, UsageError
 from ..runtime.config import slots
 from ..runtime.cores import cores
-from ..runtime.data.cells import fitted, from_arrow
+from ..runtime.data.arrow import Kind, RefusedError, UnfitError, kind_of
+from ..runtime.data.encoded import Images
 from ..runtime.inference import Deployed, predictor
 
 IMAGE = {"height", "width", "nChannels", "data"}  # fields of Spark's image schema that are read
@@ -40,18 +43,20 @@ class NetUdf:
         tops, names = list(columns), list(columns.values())
         threads = _threads(context)
 
-        def compute(parts: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
+        def compute(parts: Iterator[Any]) -> Iterator[pd.DataFrame]:
             net = predictor(digest, lambda: sent.value, blobs, batch, threads, precision)
-            for given in parts:
-                part = given if isinstance(given, tuple) else (given,)  # a single column comes as it is
-                rows = len(part[0])
-                values = {
-                    top: rows_of(cells, net.inputs[top], name)
-                    for top, name, cells in zip(tops, names, part, strict=True)
-                }
-                arrays = net(values, rows)
-                yield pd.DataFrame({str(i): list(arrays[blob].reshape(rows, -1)) for i, blob in enumerate(blobs)})
+            kinds: dict[str, Kind] = {}
+            with ThreadPoolExecutor(threads, "decode") as pool:
+                for given in parts:
+                    cells = given if isinstance(given, tuple) else (given,)  # a single column comes as it is
+                    table = batch_of(dict(zip(names, cells, strict=True)))
+                    values = {top: rows_of(table, kinds, names[i], net.inputs[top], pool) for i, top in enumerate(tops)}
+                    arrays = net(values, table.num_rows)
+                    flat = (arrays[blob].reshape(table.num_rows, -1) for blob in blobs)
+                    yield pd.DataFrame({str(index): list(rows) for index, rows in enumerate(flat)})
 
+        # As Spark's pandas_udf reads it: an iterator of several columns.
+        compute.__annotations__["parts"] = Iterator[tuple[pd.Series, ...]]
         schema = ", ".join(f"`{index}` array<float>" for index in range(len(blobs)))
         # Else Spark may compute it once for each of its uses, of a filter above it, say.
         function = sql.pandas_udf(compute, schema).asNondeterministic()
@@ -99,13 +104,32 @@ def first_of(array: Column) -> Column:
     return array[0].cast("double")
 
 
-def rows_of(cells: "pd.Series[Any] | pd.DataFrame", shape: tuple[int, ...], name: str) -> npt.NDArray[Any]:
-    """The cells of the column `name` as what feeds an input with rows of `shape`; raises DataError."""
-    if isinstance(cells, pd.DataFrame):  # a struct
-        array = pa.RecordBatch.from_pandas(cells, preserve_index=False).to_struct_array()
-    else:
-        array = pa.Array.from_pandas(cells)
-    return fitted(from_arrow(array, name), shape)
+def batch_of(columns: "Mapping[str, pd.Series[Any] | pd.DataFrame]") -> Any:
+    """Columns as Spark hands them to Python, in pandas, as a RecordBatch of Arrow."""
+    arrays = []
+    for cells in columns.values():
+        if isinstance(cells, pd.DataFrame):  # a struct
+            arrays.append(pa.RecordBatch.from_pandas(cells, preserve_index=False).to_struct_array())
+        else:
+            arrays.append(pa.Array.from_pandas(cells))
+    return pa.RecordBatch.from_arrays(arrays, list(columns))
+
+
+def rows_of(
+    table: Any, kinds: dict[str, Kind], name: str, shape: tuple[int, ...], pool: ThreadPoolExecutor
+) -> npt.NDArray[Any]:
+    """The column `name` of a RecordBatch as the values of an input with rows of `shape`, by the rules of the sources.
+
+    `kinds` keeps what the first batch says of each column. Raises DataError.
+    """
+    try:
+        if name not in kinds:
+            kinds[name] = kind_of(name, table.column(name), lambda color: Images(None, color))
+        values = kinds[name].values(table, pool)
+    except (RefusedError, UnfitError) as error:
+        raise DataError(f"the DataFrame's column `{name}`: {error}") from error
+    flat = values.ndim == 2 and values.dtype != object
+    return values.reshape(-1, *shape) if flat and values.shape[1] == math.prod(shape) else values
 
 
 def _context(dataset: DataFrame) -> Any:
