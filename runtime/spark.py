@@ -164,11 +164,11 @@ class Cluster:
         What Spark keeps of them, a mark for each partition, has later tasks run where the shards are; where an
         executor is lost, the lineage has its partitions computed and written again.
         """
-        run, columns = self.run, source.columns
+        run, columns, reader = self.run, source.columns, source.reader()
 
         def write(partition: int, streams: Iterable[bytes]) -> Iterator[SparkNetError | None]:
             try:
-                reading = functools.partial(source.rows, streams, partition)
+                reading = functools.partial(reader.rows, streams, partition)
                 shard(run, f"{name}-{partition}", columns, reading, local_folder(), bad_records)
                 return iter([None])
             except SparkNetError as error:

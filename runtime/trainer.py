@@ -14,8 +14,8 @@ from .checkpoint import check_folder
 from .command import compile_model, solver_of
 from .config import RunConfig
 from .console import ConsoleReport
-from .events import Emit, Event
 from .data.dataframe import as_source
+from .events import Emit, Event
 from .feeds import data_layers, feed_net, no_source
 from .plan import Plan, phase_net
 from .report import Report
@@ -67,9 +67,9 @@ class Trainer:
         self._stopped = False
 
     def fit(self, train: Any = None, test: Any = None, *, resume: bool = False) -> Result:
-        """Trains to the end, on `train` and `test` in place of the model's sources: URIs, DataFrames of the Spark that
-        the trainer was given, or `runtime.data.DataFrame`s, which take options.
+        """Trains to the end, on `train` and `test` in place of the model's sources.
 
+        Each is a URI, or a DataFrame of the Spark that the trainer was given (`runtime.data.DataFrame` takes options).
         `resume` goes on from the newest snapshot. When training fails or is interrupted, what the rounds so far have
         learnt is kept in a snapshot first. Raises ModelError, DataError, UsageError, ClusterError, OutputError, and
         what the engine raises.

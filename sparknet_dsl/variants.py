@@ -1,5 +1,6 @@
 """Two changes to an expanded net: data layers that Spark feeds, and the deploy variant."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from .diagnostics import Diagnostics
@@ -85,6 +86,8 @@ def _shape(layer: Layer, index: int, rows: Sequence[tuple[int, ...]], diagnostic
     if wanted is None:
         wanted = known
     elif known is not None:
+        if len(known) == 2 and math.prod(size or 0 for size in wanted[1:]) == known[1]:
+            known[1:] = wanted[1:]  # rows that are stored flat
         if len(known) == len(wanted) and known[0] is None:
             known[0] = wanted[0]
         merged = [a if b is None else b for a, b in zip(wanted, known, strict=False)]

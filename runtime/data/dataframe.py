@@ -5,11 +5,12 @@ and its place there. So a DataFrame that is computed again, after an executor wa
 in the same order, unless it is random itself.
 """
 
+import copy
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from ...errors import DataError
-from .base import BadRecords, Columns, Phase, SourceURI
+from .base import BadRecords, Columns, SourceURI
 from .tables import Batch, Table, require_pyarrow
 
 # Rows that Spark hands to Python at a time: large images take a quarter of a megabyte each.
@@ -43,9 +44,11 @@ class DataFrame(Table):
     def __str__(self) -> str:
         return f"DataFrame({self.uri.path})"
 
-    def __getstate__(self) -> dict[str, Any]:
-        # It is for the driver: workers get its rows.
-        return {**self.__dict__, "_frame": None}
+    def reader(self) -> Self:
+        """What workers need to call `rows`."""
+        reader = copy.copy(self)
+        reader._frame = None
+        return reader
 
     def rdd(self, partitions: int) -> Any:
         """The rows as an RDD of bytes, `partitions` parts of Arrow's streams, which `rows` reads."""

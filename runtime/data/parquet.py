@@ -24,7 +24,7 @@ class Group(NamedTuple):
     """A row group: its file, its number there, its first row's number, rows, and their bytes, not compressed."""
 
     place: str
-    index: int
+    number: int
     first: int
     rows: int
     size: int
@@ -91,7 +91,7 @@ class Parquet(Table):
                 open_arrow(group.place) as stream,
                 pq.ParquetFile(stream, pre_buffer=remote, buffer_size=0 if remote else BUFFER) as file,
             ):
-                for batch in file.iter_batches(rows, [group.index], stored, use_threads=True):
+                for batch in file.iter_batches(rows, [group.number], stored, use_threads=True):
                     for name in names:
                         if name in self._keys:
                             batch = batch.append_column(name, pa.array([keys[name]] * batch.num_rows))

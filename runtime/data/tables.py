@@ -82,7 +82,7 @@ class Table:
         self._take(uri.columns or tuple(kinds))
 
     def only(self, wanted: Mapping[str, tuple[int, ...]]) -> Self:
-        """The same table, of which no other columns are read; one of flat rows gets the shape that is wanted, if any."""
+        """The same table, of which no other columns are read; flat rows get the shape that is wanted, if any."""
         narrow = copy.copy(self)
         narrow._kinds = dict(self._kinds)
         for name, shape in wanted.items():
@@ -136,10 +136,11 @@ class Table:
 
     def _step(self, rows: Any) -> int:
         """As many rows as a chunk holds, before and after they are converted."""
-        made = sum(
-            math.prod(column.shape) * np.dtype(column.dtype).itemsize for column in self.columns if not column.encoded
-        )
-        return max(1, min(CHUNK, CHUNK_BYTES // max(1, made, rows.nbytes // rows.num_rows)))
+        made = 0
+        for column in self.columns:
+            if not column.encoded:
+                made += math.prod(column.shape) * np.dtype(column.dtype).itemsize
+        return max(1, min(CHUNK, CHUNK_BYTES // max(1, made, int(rows.nbytes) // len(rows))))
 
     def _take(self, names: Sequence[str]) -> None:
         for name in names:
