@@ -47,9 +47,8 @@ class NetUdf:
             net = predictor(digest, lambda: sent.value, blobs, batch, threads, precision)
             kinds: dict[str, Kind] = {}
             with ThreadPoolExecutor(threads, "decode") as pool:
-                for given in parts:
-                    cells = given if isinstance(given, tuple) else (given,)  # a single column comes as it is
-                    table = batch_of(dict(zip(names, cells, strict=True)))
+                for cells in parts:
+                    table = batch_of(dict(zip(names, cells, strict=False)))
                     values = {top: rows_of(table, kinds, names[i], net.inputs[top], pool) for i, top in enumerate(tops)}
                     arrays = net(values, table.num_rows)
                     flat = (arrays[blob].reshape(table.num_rows, -1) for blob in blobs)
@@ -60,7 +59,9 @@ class NetUdf:
         schema = ", ".join(f"`{index}` array<float>" for index in range(len(blobs)))
         # Else Spark may compute it once for each of its uses, of a filter above it, say.
         function = sql.pandas_udf(compute, schema).asNondeterministic()
-        return function(*(argument(dataset, name) for name in names))
+        # The number of the row is read by nobody. It is made by a step of its own below, so that what the function gets
+        # are rows: on columns, as Parquet gives them, Spark 4.3 fails where vectors are among the other columns.
+        return function(*(argument(dataset, name) for name in names), sql.monotonically_increasing_id())
 
 
 def argument(dataset: DataFrame, name: str) -> Column:

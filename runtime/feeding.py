@@ -73,6 +73,8 @@ class Feeder:
         if self.transformer is None:
             out[...] = values.reshape(out.shape)
         else:
+            if values.dtype not in (np.uint8, np.float32):
+                values = values.astype(np.float32)
             self.transformer(values, out, seed)
 
 

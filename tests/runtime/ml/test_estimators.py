@@ -52,6 +52,9 @@ def test_a_pipeline_gives_the_same_in_a_new_process(
     assert json.loads(done.stdout.splitlines()[-1]) == [[row.prediction, *row.probability.toArray()] for row in found]
 
 
+# PySpark leaves its pool of threads to the collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored in.*Pool:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed running multiprocessing pool:ResourceWarning")
 def test_cross_validation_picks_a_learning_rate(digits: DataFrame, tmp_path: pathlib.Path) -> None:
     accuracy = MulticlassClassificationEvaluator(metricName="accuracy")
     classifier = SparkNetClassifier(model=LINEAR, maxIter=40, seed=1)
