@@ -76,9 +76,8 @@ class NetModel(Model, NetParams, MLReadable[Any], MLWritable):
         if self._sent is None:
             self._sent = NetUdf(self.deployed)
         columns = {top: self.getFeaturesCol() if index == 0 else top for index, top in enumerate(tops)}
-        arrays = self._sent.column(dataset, columns, blobs, batch, self.getPrecision())
         unique = f"{self.uid}_arrays"
-        computed = dataset.withColumn(unique, arrays)
+        computed = self._sent.added(dataset, unique, columns, blobs, batch, self.getPrecision())
         for column, (blob, function) in made.items():
             computed = computed.withColumn(column, function(computed[f"{unique}.{blobs.index(blob)}"]))
         return computed.drop(unique)

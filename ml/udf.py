@@ -32,10 +32,13 @@ class NetUdf:
         self._deployed = deployed
         self._broadcast: tuple[Any, Any] | None = None
 
-    def column(
-        self, dataset: DataFrame, columns: Mapping[str, str], blobs: Sequence[str], batch: int, precision: Any
-    ) -> Column:
-        """A struct with fields "0", "1", ...: arrays with the values of `blobs`, computed from `columns` (by input)."""
+    def added(
+        self, dataset: DataFrame, made: str, columns: Mapping[str, str], blobs: Sequence[str], batch: int, precision: Any
+    ) -> DataFrame:
+        """`dataset` with a column `made` of structs with the fields "0", "1", ...: arrays, the values of `blobs`.
+
+        They are computed from `columns`, by input.
+        """
         context = _context(dataset)
         if self._broadcast is None or self._broadcast[0] is not context:
             self._broadcast = context, context.broadcast(self._deployed)
@@ -59,9 +62,10 @@ class NetUdf:
         schema = ", ".join(f"`{index}` array<float>" for index in range(len(blobs)))
         # Else Spark may compute it once for each of its uses, of a filter above it, say.
         function = sql.pandas_udf(compute, schema).asNondeterministic()
-        # The number of the row is read by nobody. It is made by a step of its own below, so that what the function gets
-        # are rows: on columns, as Parquet gives them, Spark 4.3 fails where vectors are among the other columns.
-        return function(*(argument(dataset, name) for name in names), sql.monotonically_increasing_id())
+        # A number for each row, read by nobody, takes a step of its own before the function, which then gets rows: on
+        # columns, as Parquet gives them, Spark 4.3 fails where vectors are among those that only pass by.
+        numbered = dataset.withColumn(made, sql.monotonically_increasing_id())
+        return numbered.withColumn(made, function(*(argument(dataset, name) for name in names), sql.col(made)))
 
 
 def argument(dataset: DataFrame, name: str) -> Column:
