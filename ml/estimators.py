@@ -4,10 +4,8 @@ import logging
 import pathlib
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, Unpack
 
-from pyspark import keyword_only
 from pyspark.ml import Estimator
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import DataFrame
@@ -17,7 +15,14 @@ from ..proto import caffe_pb2
 from ..runtime import deploy
 from ..runtime.inference import Deployed
 from .models import NetModel, SparkNetClassifierModel, SparkNetFeaturizerModel, SparkNetRegressorModel
-from .params import ClassifierParams, PredictionParams, TrainingParams
+from .params import (
+    ClassifierArguments,
+    ClassifierParams,
+    PredictionArguments,
+    PredictionParams,
+    TrainingArguments,
+    TrainingParams,
+)
 from .training import check_classes, compiled, train
 from .udf import check_column
 
@@ -61,8 +66,12 @@ class NetEstimator(Estimator[M], TrainingParams, DefaultParamsReadable[Any], Def
     def _trains(self) -> bool:
         return not (self.isDefined(self.maxIter) and self.getMaxIter() == 0)
 
-    def _take(self, given: Mapping[str, Any]) -> Self:
-        settings = {name: value for name, value in given.items() if value is not None}
+    def _take(self, given: TrainingArguments) -> Self:
+        settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        unknown = [name for name in settings if not self.hasParam(name)]
+        if unknown:
+            known = ", ".join(param.name for param in self.params)
+            raise UsageError(f"{type(self).__name__} has no Param {unknown[0]}; it has {known}")
         if "tau" in settings:
             settings["tau"] = str(settings["tau"])
         return self._set(**settings)
@@ -71,61 +80,17 @@ class NetEstimator(Estimator[M], TrainingParams, DefaultParamsReadable[Any], Def
 class SparkNetClassifier(NetEstimator[SparkNetClassifierModel], ClassifierParams):
     """Trains a net with SoftmaxWithLoss to tell classes; labels are 0, 1, ... in any numeric type.
 
-        classifier = SparkNetClassifier(model="lenet", workers=4, maxIter=2000, featuresCol="image")
-        classifier.fit(train).transform(test).select("label", "prediction", "probability")
+    classifier = SparkNetClassifier(model="lenet", workers=4, maxIter=2000, featuresCol="image")
+    classifier.fit(train).transform(test).select("label", "prediction", "probability")
     """
 
-    @keyword_only
-    def __init__(
-        self,
-        *,
-        model: str | None = None,
-        featuresCol: str = "features",
-        labelCol: str = "label",
-        predictionCol: str = "prediction",
-        probabilityCol: str = "probability",
-        rawPredictionCol: str = "rawPrediction",
-        workers: int | None = None,
-        tau: int | str | None = None,
-        maxIter: int | None = None,
-        baseLr: float | None = None,
-        batchSize: int | None = None,
-        seed: int | None = None,
-        weights: str | None = None,
-        defines: Sequence[str] | None = None,
-        blobs: Sequence[str] | None = None,
-        outputCols: Sequence[str] | None = None,
-        precision: str = "float32",
-        verbose: bool = False,
-    ) -> None:
+    def __init__(self, **params: Unpack[ClassifierArguments]) -> None:
         super().__init__()
-        self._take(self._input_kwargs)
+        self._take(params)
 
-    @keyword_only
-    def setParams(  # noqa: N802 - Spark ML's name
-        self,
-        *,
-        model: str | None = None,
-        featuresCol: str = "features",
-        labelCol: str = "label",
-        predictionCol: str = "prediction",
-        probabilityCol: str = "probability",
-        rawPredictionCol: str = "rawPrediction",
-        workers: int | None = None,
-        tau: int | str | None = None,
-        maxIter: int | None = None,
-        baseLr: float | None = None,
-        batchSize: int | None = None,
-        seed: int | None = None,
-        weights: str | None = None,
-        defines: Sequence[str] | None = None,
-        blobs: Sequence[str] | None = None,
-        outputCols: Sequence[str] | None = None,
-        precision: str = "float32",
-        verbose: bool = False,
-    ) -> Self:
+    def setParams(self, **params: Unpack[ClassifierArguments]) -> Self:
         """Sets Params by name."""
-        return self._take(self._input_kwargs)
+        return self._take(params)
 
     def _made_of(self, deployed: Deployed) -> SparkNetClassifierModel:
         deploy.scores(deployed.message)
@@ -138,56 +103,16 @@ class SparkNetClassifier(NetEstimator[SparkNetClassifierModel], ClassifierParams
 class SparkNetRegressor(NetEstimator[SparkNetRegressorModel], PredictionParams):
     """Trains a net with EuclideanLoss, or another loss of numbers, to give numbers.
 
-        regressor = SparkNetRegressor(model="prices.snet", labelCol="price", baseLr=0.01)
+    regressor = SparkNetRegressor(model="prices.snet", labelCol="price", baseLr=0.01)
     """
 
-    @keyword_only
-    def __init__(
-        self,
-        *,
-        model: str | None = None,
-        featuresCol: str = "features",
-        labelCol: str = "label",
-        predictionCol: str = "prediction",
-        workers: int | None = None,
-        tau: int | str | None = None,
-        maxIter: int | None = None,
-        baseLr: float | None = None,
-        batchSize: int | None = None,
-        seed: int | None = None,
-        weights: str | None = None,
-        defines: Sequence[str] | None = None,
-        blobs: Sequence[str] | None = None,
-        outputCols: Sequence[str] | None = None,
-        precision: str = "float32",
-        verbose: bool = False,
-    ) -> None:
+    def __init__(self, **params: Unpack[PredictionArguments]) -> None:
         super().__init__()
-        self._take(self._input_kwargs)
+        self._take(params)
 
-    @keyword_only
-    def setParams(  # noqa: N802 - Spark ML's name
-        self,
-        *,
-        model: str | None = None,
-        featuresCol: str = "features",
-        labelCol: str = "label",
-        predictionCol: str = "prediction",
-        workers: int | None = None,
-        tau: int | str | None = None,
-        maxIter: int | None = None,
-        baseLr: float | None = None,
-        batchSize: int | None = None,
-        seed: int | None = None,
-        weights: str | None = None,
-        defines: Sequence[str] | None = None,
-        blobs: Sequence[str] | None = None,
-        outputCols: Sequence[str] | None = None,
-        precision: str = "float32",
-        verbose: bool = False,
-    ) -> Self:
+    def setParams(self, **params: Unpack[PredictionArguments]) -> Self:
         """Sets Params by name."""
-        return self._take(self._input_kwargs)
+        return self._take(params)
 
     def _made_of(self, deployed: Deployed) -> SparkNetRegressorModel:
         return SparkNetRegressorModel(deployed)
@@ -199,58 +124,20 @@ class SparkNetRegressor(NetEstimator[SparkNetRegressorModel], PredictionParams):
 class SparkNetFeaturizer(NetEstimator[SparkNetFeaturizerModel]):
     """Gives blobs of a net as features; with `weights` alone it trains nothing, with maxIter it trains first.
 
-        SparkNetFeaturizer(model="caffenet", weights="caffenet.caffemodel", featuresCol="image", blobs=["fc7"])
+    SparkNetFeaturizer(model="caffenet", weights="caffenet.caffemodel", featuresCol="image", blobs=["fc7"])
     """
 
-    @keyword_only
-    def __init__(
-        self,
-        *,
-        model: str | None = None,
-        featuresCol: str = "features",
-        labelCol: str = "label",
-        workers: int | None = None,
-        tau: int | str | None = None,
-        maxIter: int | None = None,
-        baseLr: float | None = None,
-        batchSize: int | None = None,
-        seed: int | None = None,
-        weights: str | None = None,
-        defines: Sequence[str] | None = None,
-        blobs: Sequence[str] | None = None,
-        outputCols: Sequence[str] | None = None,
-        precision: str = "float32",
-        verbose: bool = False,
-    ) -> None:
+    def __init__(self, **params: Unpack[TrainingArguments]) -> None:
         super().__init__()
-        self._take(self._input_kwargs)
+        self._take(params)
 
-    @keyword_only
-    def setParams(  # noqa: N802 - Spark ML's name
-        self,
-        *,
-        model: str | None = None,
-        featuresCol: str = "features",
-        labelCol: str = "label",
-        workers: int | None = None,
-        tau: int | str | None = None,
-        maxIter: int | None = None,
-        baseLr: float | None = None,
-        batchSize: int | None = None,
-        seed: int | None = None,
-        weights: str | None = None,
-        defines: Sequence[str] | None = None,
-        blobs: Sequence[str] | None = None,
-        outputCols: Sequence[str] | None = None,
-        precision: str = "float32",
-        verbose: bool = False,
-    ) -> Self:
+    def setParams(self, **params: Unpack[TrainingArguments]) -> Self:
         """Sets Params by name."""
-        return self._take(self._input_kwargs)
+        return self._take(params)
 
     def _made_of(self, deployed: Deployed) -> SparkNetFeaturizerModel:
         if not self.isDefined(self.blobs):
-            raise UsageError(f"name the blobs to give: blobs=[...], of {', '.join(deploy.blobs(deployed.message))}")
+            raise UsageError(f"name the blobs to give: blobs=[...], of {', '.join(deploy.blobs_of(deployed.message))}")
         deploy.pruned(deployed.message, self.getBlobs())
         return SparkNetFeaturizerModel(deployed)
 

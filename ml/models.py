@@ -1,9 +1,8 @@
 """Models: nets that run over DataFrames, batch by batch, with the native engine in Spark's Python workers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
-
 
 from pyspark.ml import Model
 from pyspark.ml.util import MLReadable, MLWritable
@@ -66,7 +65,9 @@ class NetModel(Model, NetParams, MLReadable[Any], MLWritable):
             return dataset
         taken = [column for column in made if column in dataset.columns]
         if taken:
-            raise DataError(f"the DataFrame has a column `{taken[0]}` already: give the output another name, or drop it")
+            raise DataError(
+                f"the DataFrame has a column `{taken[0]}` already: give the output another name, or drop it"
+            )
         blobs = list(dict.fromkeys(blob for blob, _ in made.values()))
         batch = self.getBatchSize() if self.isDefined(self.batchSize) else BATCH
         if batch < 1:
@@ -91,7 +92,7 @@ class SparkNetClassifierModel(NetModel, ClassifierParams):
     """Gives classes: `rawPredictionCol` has the scores, `probabilityCol` their Softmax, `predictionCol` its maximum."""
 
     @property
-    def numClasses(self) -> int:  # noqa: N802 - Spark ML's name
+    def numClasses(self) -> int:
         """How many classes there are."""
         return deploy.scores(self.deployed.message).classes
 

@@ -1,7 +1,7 @@
 """The Params that Estimators and Models have in common; what they mean is in docs/spark-ml.md."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import (
@@ -15,7 +15,7 @@ from pyspark.ml.param.shared import (
 
 
 def _param(name: str, doc: str, converter: Any) -> Any:
-    return Param(Params._dummy(), name, doc, typeConverter=converter)  # type: ignore[no-untyped-call]
+    return Param(Params._dummy(), name, doc, typeConverter=converter)
 
 
 class NetParams(HasFeaturesCol):
@@ -97,7 +97,9 @@ class TrainingParams(NetParams, HasLabelCol, HasMaxIter):
     """Of what trains; those that are not set are the model's own."""
 
     model: "Param[str]" = _param(
-        "model", "a .snet file or its text, a net or solver of Caffe's, or a model of the library.", TypeConverters.toString
+        "model",
+        "a .snet file or its text, a net or solver of Caffe's, or a model of the library.",
+        TypeConverters.toString,
     )
     defines: "Param[list[str]]" = _param("defines", "name=value for the model's options.", TypeConverters.toListString)
     weights: "Param[str]" = _param("weights", "a .caffemodel to start from.", TypeConverters.toString)
@@ -182,3 +184,36 @@ class TrainingParams(NetParams, HasLabelCol, HasMaxIter):
     def getVerbose(self) -> bool:
         """Gets whether fit shows its progress."""
         return self.getOrDefault(self.verbose)
+
+
+class TrainingArguments(TypedDict, total=False):
+    """What an Estimator's constructor takes."""
+
+    model: str | None
+    featuresCol: str
+    labelCol: str
+    workers: int | None
+    tau: int | str | None
+    maxIter: int | None
+    baseLr: float | None
+    batchSize: int | None
+    seed: int | None
+    weights: str | None
+    defines: Sequence[str] | None
+    blobs: Sequence[str] | None
+    outputCols: Sequence[str] | None
+    precision: str
+    verbose: bool
+
+
+class PredictionArguments(TrainingArguments, total=False):
+    """That of SparkNetRegressor."""
+
+    predictionCol: str
+
+
+class ClassifierArguments(PredictionArguments, total=False):
+    """That of SparkNetClassifier."""
+
+    probabilityCol: str
+    rawPredictionCol: str

@@ -85,7 +85,9 @@ def _row_shape(dataset: DataFrame, column: str) -> tuple[int, ...]:
 def compiled(params: TrainingParams, shapes: DataShapes | None) -> Model:
     """The model that `params` name; raises UsageError, ModelError."""
     if not params.isDefined(params.model):
-        raise UsageError("name the model: model=... (a .snet file or its text, a file of Caffe's, or the library's name)")
+        raise UsageError(
+            "name the model: model=... (a .snet file or its text, a file of Caffe's, or the library's name)"
+        )
     defines = {}
     for define in params.getDefines() if params.isDefined(params.defines) else []:
         name, equals, value = define.partition("=")
@@ -126,8 +128,10 @@ def check_classes(dataset: DataFrame, column: str, net: caffe_pb2.NetParameter) 
     """
     kind = dataset.schema[column].dataType
     if not isinstance(kind, NumericType):
-        raise DataError(f"the labels in `{column}` are of the type {kind.simpleString()}: numbers 0, 1, ... are wanted "
-                        "(StringIndexer makes them of names)")
+        raise DataError(
+            f"the labels in `{column}` are of the type {kind.simpleString()}: numbers 0, 1, ... are wanted "
+            "(StringIndexer makes them of names)"
+        )
     loss = next((layer for layer in net.layer if layer.type == "SoftmaxWithLoss"), None)
     if loss is None:
         raise ModelError(f"{net.name} has no SoftmaxWithLoss: a classifier learns from one")

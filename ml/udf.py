@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy.typing as npt
 import pandas as pd
@@ -13,6 +13,7 @@ from pyspark.ml.functions import array_to_vector, vector_to_array
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sql
+from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.types import ArrayType, BinaryType, BooleanType, DataType, NumericType, StructType
 
 from ..errors import DataError, UsageError
@@ -33,7 +34,13 @@ class NetUdf:
         self._broadcast: tuple[Any, Any] | None = None
 
     def added(
-        self, dataset: DataFrame, made: str, columns: Mapping[str, str], blobs: Sequence[str], batch: int, precision: Any
+        self,
+        dataset: DataFrame,
+        made: str,
+        columns: Mapping[str, str],
+        blobs: Sequence[str],
+        batch: int,
+        precision: Any,
     ) -> DataFrame:
         """`dataset` with a column `made` of structs with the fields "0", "1", ...: arrays, the values of `blobs`.
 
@@ -61,7 +68,7 @@ class NetUdf:
         compute.__annotations__["parts"] = Iterator[tuple[pd.Series, ...]]
         schema = ", ".join(f"`{index}` array<float>" for index in range(len(blobs)))
         # Else Spark may compute it once for each of its uses, of a filter above it, say.
-        function = sql.pandas_udf(compute, schema).asNondeterministic()
+        function = cast(Any, pandas_udf)(compute, schema).asNondeterministic()
         # A number for each row, read by nobody, takes a step of its own before the function, which then gets rows: on
         # columns, as Parquet gives them, Spark 4.3 fails where vectors are among those that only pass by.
         numbered = dataset.withColumn(made, sql.monotonically_increasing_id())
@@ -88,8 +95,8 @@ def check_column(dataset: DataFrame, name: str) -> DataType:
     image = isinstance(kind, StructType) and set(kind.names) >= IMAGE
     if not (image or isinstance(kind, VectorUDT | BinaryType) or isinstance(inner, NumericType | BooleanType)):
         raise DataError(
-            f"column `{name}` is of the type {kind.simpleString()}: a net is fed from numbers, arrays of numbers, Spark "
-            "ML's vectors, images as bytes (binary) or of Spark's image schema"
+            f"column `{name}` is of the type {kind.simpleString()}: a net is fed from numbers, arrays of numbers, "
+            "Spark ML's vectors, images as bytes (binary) or of Spark's image schema"
         )
     return kind
 

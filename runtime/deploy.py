@@ -59,7 +59,7 @@ def deploy_net(model: Model) -> caffe_pb2.NetParameter:
 
 def pruned(net: caffe_pb2.NetParameter, blobs: Sequence[str]) -> caffe_pb2.NetParameter:
     """`net` with those layers alone that the values of `blobs` need; raises ModelError for one that it has not."""
-    known = list(dict.fromkeys(top for layer in net.layer for top in layer.top))
+    known = blobs_of(net)
     for blob in blobs:
         if blob not in known:
             raise ModelError(f"the net has no blob `{blob}`; it has {', '.join(known)}")
@@ -76,6 +76,11 @@ def pruned(net: caffe_pb2.NetParameter, blobs: Sequence[str]) -> caffe_pb2.NetPa
     return result
 
 
+def blobs_of(net: caffe_pb2.NetParameter) -> list[str]:
+    """All blobs, in the order of making."""
+    return list(dict.fromkeys(top for layer in net.layer for top in layer.top))
+
+
 def inputs(net: caffe_pb2.NetParameter) -> dict[str, tuple[int, ...]]:
     """The tops that are fed, with the shape of a row."""
     return {layer.top[0]: tuple(layer.input_param.shape[0].dim)[1:] for layer in _inputs(net)}
@@ -84,8 +89,7 @@ def inputs(net: caffe_pb2.NetParameter) -> dict[str, tuple[int, ...]]:
 def outputs(net: caffe_pb2.NetParameter) -> list[str]:
     """The blobs that no layer reads, in the order of making."""
     read = {bottom for layer in net.layer for bottom in layer.bottom if bottom not in layer.top}
-    made = dict.fromkeys(top for layer in net.layer for top in layer.top)
-    return [top for top in made if top not in read]
+    return [top for top in blobs_of(net) if top not in read]
 
 
 def scores(net: caffe_pb2.NetParameter) -> Scores:

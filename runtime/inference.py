@@ -20,8 +20,8 @@ from ..files import write_atomic
 from ..proto import caffe_pb2
 from . import deploy
 from .average import Array
-from .means import Means, write_mean
 from .feeding import Feed, Feeder
+from .means import Means, write_mean
 
 BATCH = 64
 # Nets that a process keeps: those of two models that take turns, as in a pipeline.

@@ -55,7 +55,7 @@ def writing(out: Out) -> Iterator[Write]:
             yield kept.append
             arrays = {name: np.concatenate([table[name] for table in kept]) for name in (kept[0] if kept else {})}
             with temporary.open("wb") as file:
-                np.savez(file, **{name: _plain(values) for name, values in arrays.items()})
+                np.savez(file, allow_pickle=False, **{name: _plain(values) for name, values in arrays.items()})
             return
         with temporary.open("w", newline="", encoding="utf-8") as text:
             yield _csv(text) if out.kind == "csv" else _json(text)
@@ -108,7 +108,9 @@ def _csv(file: Any) -> Write:
         if not begun:
             begun = True
             writer.writerow(
-                f"{name}_{i}" if table[name].ndim > 1 else name for name, values in flat.items() for i in range(values.shape[1])
+                f"{name}_{i}" if table[name].ndim > 1 else name
+                for name, values in flat.items()
+                for i in range(values.shape[1])
             )
         for row in zip(*flat.values(), strict=True):
             writer.writerow(_number(value) for values in row for value in values)

@@ -98,7 +98,7 @@ class Job:
             columns["prediction"] = "bigint"
             columns |= {"class": "string"} if self.names else {}
             columns |= {"probability": "float", "top": "array<bigint>", "top_probability": "array<float>"}
-        columns |= {blob: "array<float>" for blob in self.blobs}
+        columns |= dict.fromkeys(self.blobs, "array<float>")
         return ", ".join(f"`{name}` {kind}" for name, kind in columns.items())
 
 
@@ -124,7 +124,10 @@ def main(
     ship_env: str | None = None,
     defines: Mapping[str, str] = {},
 ) -> None:
-    """Computes and tells; see the command's help. Raises UsageError, ModelError, DataError, OutputError, EngineErrors."""
+    """Computes and tells; see the command's help.
+
+    Raises UsageError, ModelError, DataError, OutputError, ClusterError, and what the engine raises.
+    """
     check_counts(workers=workers, top=top, batch=batch, threads=threads)
     if master is None and (conf or ship_env):
         raise UsageError("--conf and --ship-env are Spark's: name a --master")
@@ -142,7 +145,9 @@ def main(
         write = stack.enter_context(outputs.writing(where)) if where is not None and writes else None
         advance = stack.enter_context(_progress(console))
         if master is not None:
-            tables = stack.enter_context(_on_spark(job, opened, master, workers or 2, spark_conf(conf, ship_env, master), bad, where))
+            tables = stack.enter_context(
+                _on_spark(job, opened, master, workers or 2, spark_conf(conf, ship_env, master), bad, where)
+            )
         else:
             tables = _computed(job, opened, workers or 1, threads, bad)
         for table in tables:
@@ -241,9 +246,7 @@ def _names(file: str, scores: deploy.Scores | None) -> tuple[str, ...]:
     return tuple(re.sub(r"^n\d{8} ", "", line.strip()) for line in lines)
 
 
-def _computed(
-    job: Job, source: Source, workers: int, threads: int | None, bad: BadRecords
-) -> Iterator[Table]:
+def _computed(job: Job, source: Source, workers: int, threads: int | None, bad: BadRecords) -> Iterator[Table]:
     """What is told of all rows, in the source's order, computed by `workers` threads with a net each."""
     own = threading.local()
     each = max(1, (threads or cores()) // workers)
@@ -346,8 +349,8 @@ class _Told:
             wrong = np.flatnonzero((labels < 0) | (labels >= classes) | (labels != np.floor(labels)))
             if len(wrong):
                 raise DataError(
-                    f"row {self.rows + wrong[0]} has the label {labels[wrong[0]]}, and the net tells {classes} classes, "
-                    f"0 to {classes - 1}"
+                    f"row {self.rows + wrong[0]} has the label {labels[wrong[0]]}, and the net tells {classes} "
+                    f"classes, 0 to {classes - 1}"
                 )
             self.confusion.add(labels, table["top"])
         left = SHOWN - len(self._first)

@@ -201,9 +201,13 @@ def test_command(model: str, **options: Any) -> None:
 @click.option(
     "--out", metavar="KIND:PLACE", help="Write to parquet:DIR, csv:FILE, json:FILE (a row a line) or npz:FILE."
 )
-@click.option("--workers", type=click.INT, help="Threads, each with a net of its own; with --master, tasks.  [default: 1]")
+@click.option(
+    "--workers", type=click.INT, help="Threads, each with a net of its own; with --master, tasks.  [default: 1]"
+)
 @click.option("--master", metavar="URL", help="Spark's master: compute there.  [default: without Spark]")
-@click.option("--top", type=click.INT, default=5, show_default=True, help="So many of the likeliest classes of each row.")
+@click.option(
+    "--top", type=click.INT, default=5, show_default=True, help="So many of the likeliest classes of each row."
+)
 @click.option("--labels", metavar="FILE", help="The classes' names, a line each.")
 @click.option("--eval", "evaluate", is_flag=True, help="Compare with the labels: accuracy, classes, confusion matrix.")
 @click.option("--confusion", metavar="FILE.png", help="Where --eval draws the matrix.  [default: confusion.png]")

@@ -8,7 +8,6 @@ The first half of the digits trains the net; the logistic regression learns from
 """
 
 import argparse
-import os
 import tempfile
 
 from pyspark.ml import Pipeline, PipelineModel, Transformer
@@ -65,8 +64,8 @@ def run(
     fitted = Pipeline(stages=stages).fit(train)
 
     with tempfile.TemporaryDirectory() as folder:
-        fitted.save(os.path.join(folder, "pipeline"))
-        predicted = PipelineModel.load(os.path.join(folder, "pipeline")).transform(test)
+        fitted.save(f"{folder}/pipeline")
+        predicted = PipelineModel.load(f"{folder}/pipeline").transform(test)
         accuracy = float(MulticlassClassificationEvaluator(metricName="accuracy").evaluate(predicted))
     print(f"accuracy of logistic regression on {blob}: {accuracy:.4f}")
     return accuracy

@@ -7,6 +7,7 @@ The real one is at https://archive.ics.uci.edu/dataset/2/adult (adult.data has n
 
 import argparse
 import csv
+import pathlib
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def write(path: str, rows: int, seed: int = 1) -> None:
         + np.where(places["marital_status"] == 0, 1.0, -0.5)
         + random.logistic(0, 0.5, rows)
     )
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with pathlib.Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*NUMBERS, *CATEGORIES, "income"])
         for row in range(rows):

@@ -1,7 +1,5 @@
 """The net that predicts, from models with and without a deploy variant."""
 
-import pathlib
-
 import pytest
 
 from sparknet_dsl import compile_file, compile_text
@@ -54,8 +52,8 @@ def test_models_of_the_library(name: str) -> None:
 
 
 def test_side_branches_are_not_the_answer() -> None:
-    end = "ip, label -> loss1: SoftmaxWithLoss(loss_weight=0.3)\n ip -> ip2: InnerProduct(5)\n ip2, label -> loss2: SoftmaxWithLoss"
-    found = net(end=end)
+    side = "ip, label -> loss1: SoftmaxWithLoss(loss_weight=0.3)\n ip -> ip2: InnerProduct(5)\n "
+    found = net(end=side + "ip2, label -> loss2: SoftmaxWithLoss")
     assert deploy.scores(found).raw == "ip2" and deploy.outputs(found) == ["loss1/prob", "prob"]
 
 

@@ -96,7 +96,9 @@ def test_eval_counts() -> None:
         assert entry["support"] == (labels == number).sum()
         assert entry["recall"] == ((predicted == number) & (labels == number)).sum() / entry["support"]
         if (predicted == number).any():
-            assert entry["precision"] == ((predicted == number) & (labels == number)).sum() / (predicted == number).sum()
+            assert (
+                entry["precision"] == ((predicted == number) & (labels == number)).sum() / (predicted == number).sum()
+            )
         else:
             assert entry["precision"] is None
     assert np.array(found["confusion"])[labels[0], predicted[0]] > 0 and np.sum(found["confusion"]) == 360
@@ -115,7 +117,8 @@ def test_a_deploy_net_and_rows_without_labels() -> None:
     compile_text(LINEAR).save(".", "linear")
     net = pathlib.Path("deploy.prototxt")
     net.write_text(
-        'name: "d" input: "data" input_shape { dim: 1 dim: 1 dim: 8 dim: 8 } layer { name: "hidden" type: "InnerProduct" '
+        'name: "d" input: "data" input_shape { dim: 1 dim: 1 dim: 8 dim: 8 } '
+        'layer { name: "hidden" type: "InnerProduct" '
         'bottom: "data" top: "h" inner_product_param { num_output: 20 } }'
     )
     result = CliRunner().invoke(
@@ -163,7 +166,7 @@ def test_chunks_are_regrouped() -> None:
     chunks = [{"a": whole[start:end]} for start, end in [(0, 3), (3, 4), (4, 15), (15, 23)]]
     found = [chunk["a"].tolist() for chunk in regrouped(chunks, 5)]
     assert [len(chunk) for chunk in found] == [5, 5, 5, 5, 3]
-    assert sum(found, []) == whole.tolist()
+    assert [each for chunk in found for each in chunk] == whole.tolist()
 
 
 def test_equal_probabilities_go_to_the_first_class() -> None:

@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from sparknet_dsl import caffe_ext, compile_text
 from sparknet_dsl.runtime.spark import Cluster
 
+
 @pytest.fixture(scope="session")
 def session(spark: Cluster) -> Iterator[SparkSession]:
     session = SparkSession(spark.context)

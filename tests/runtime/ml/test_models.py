@@ -118,7 +118,7 @@ def test_saved_and_loaded(model: SparkNetClassifierModel, digits: DataFrame, tmp
     loaded = SparkNetClassifierModel.load(str(path))
     assert loaded.uid == model.uid and loaded.getBlobs() == ["hidden"]
     assert loaded.transform(digits).collect() == model.transform(digits).collect()
-    with pytest.raises(OutputError, match="exists already: .*overwrite"):
+    with pytest.raises(OutputError, match=r"exists already: .*overwrite"):
         model.save(str(path))
     model.write().overwrite().save(str(path))
     with pytest.raises(DataError, match="holds a SparkNetClassifierModel, no SparkNetFeaturizerModel"):
@@ -149,7 +149,9 @@ def test_a_failed_save_leaves_what_was_there(
     assert SparkNetClassifierModel.load(str(path)).numClasses == 10
 
 
-def test_the_mean_image_goes_along(session: SparkSession, digits: DataFrame, weights: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_the_mean_image_goes_along(
+    session: SparkSession, digits: DataFrame, weights: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     from sparknet_dsl.runtime.means import write_mean
 
     write_mean(tmp_path / "mean.binaryproto", np.full((1, 8, 8), 3, np.float32))
@@ -183,10 +185,10 @@ def test_wrong_columns_are_said_at_once(model: SparkNetClassifierModel, digits: 
 
 def test_wrong_rows_end_the_job(session: SparkSession, model: SparkNetClassifierModel, digits: DataFrame) -> None:
     short = digits.select(sql.slice(vector_to_array("features"), 1, 63).alias("features"))
-    with pytest.raises(PythonException, match="DataError: .* are 63, the net's input `data` wants 1×8×8"):
+    with pytest.raises(PythonException, match=r"DataError: .* are 63, the net's input `data` wants 1×8×8"):
         model.transform(short).collect()
     null = session.createDataFrame([([0.0] * 64,), (None,)], "features array<float>").coalesce(1)
-    with pytest.raises(PythonException, match="DataError: the DataFrame's column `features`: .*null"):
+    with pytest.raises(PythonException, match=r"DataError: the DataFrame's column `features`: .*null"):
         model.transform(null).collect()
 
 
