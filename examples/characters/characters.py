@@ -9,6 +9,7 @@ how they lie), a DataFrame of arrays, whose columns feed the net's inputs of the
 
 import argparse
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 from pyspark.sql import SparkSession
@@ -48,18 +49,18 @@ def run(
     iterations: int | None = None,
     workers: int = 2,
     length: int = 300,
-    snapshot_dir: str = "snapshots",
+    options: Mapping[str, str] = {},
 ) -> str:
-    """Trains, and gives what the trained net writes."""
+    """Trains, and gives what the trained net writes; `options` are those of characters.snet."""
     files = [pathlib.Path(path)] if path else sorted((HERE.parent.parent / "docs").glob("*.md"))
     rows = pieces(b"".join(file.read_bytes() for file in files))
     held = max(1, len(rows) // 20)
     columns = "codes array<int>, begins array<int>, nexts array<int>"
     train, test = (spark.createDataFrame(part, columns) for part in (rows[held:], rows[:held]))
-    model = compile_file(HERE / "characters.snet")
+    model = compile_file(HERE / "characters.snet", defines=options)
     if iterations is not None:
         model.solver.max_iter = iterations
-    trainer = Trainer(model, spark, workers=workers, snapshot_dir=snapshot_dir, seed=1)
+    trainer = Trainer(model, spark, workers=workers, seed=1)
     trainer.fit(train, test)
     text = write(trainer.net(), "The ", length)
     print(text)
