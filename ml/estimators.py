@@ -46,18 +46,25 @@ class NetEstimator(Estimator[M], TrainingParams, DefaultParamsReadable[Any], Def
             _log.info("%s waits for the fit at hand: each takes all slots", self.uid)
         with _one_at_a_time, tempfile.TemporaryDirectory(prefix="sparknet-") as folder:
             if self._trains():
-                model, weights = train(dataset, self, folder, self._check_labels)
+                model, weights = train(dataset, self, folder, self._check_net, self._check_labels)
             elif self.isDefined(self.weights):
                 model, weights = compiled(self, None), pathlib.Path(self.getWeights())
             else:
                 raise UsageError("nothing is to be trained (maxIter=0): name the weights to take (weights=FILE)")
             folders = (pathlib.Path(), weights.parent, *([model.path.parent] if model.path else []))
-            deployed = Deployed.of(deploy.deploy_net(model), [weights], folders)
+            net = deploy.deploy_net(model)
+            self._check_net(net)
+            deployed = Deployed.of(net, [weights], folders)
         return self._copyValues(self._made_of(deployed))
 
     def _made_of(self, deployed: Deployed) -> M:
-        """The Model of a trained net; raises ModelError where it is not of the kind."""
+        """The Model of a trained net."""
         raise NotImplementedError
+
+    def _check_net(self, net: caffe_pb2.NetParameter) -> None:
+        """Raises ModelError or UsageError where the net that predicts does not give what is asked for."""
+        if self.isDefined(self.blobs):
+            deploy.pruned(net, self.getBlobs())
 
     def _check_labels(self, dataset: DataFrame, net: caffe_pb2.NetParameter) -> None:
         """Raises DataError for labels that the net (of phase TRAIN) cannot learn."""
@@ -93,8 +100,11 @@ class SparkNetClassifier(NetEstimator[SparkNetClassifierModel], ClassifierParams
         return self._take(params)
 
     def _made_of(self, deployed: Deployed) -> SparkNetClassifierModel:
-        deploy.scores(deployed.message)
         return SparkNetClassifierModel(deployed)
+
+    def _check_net(self, net: caffe_pb2.NetParameter) -> None:
+        super()._check_net(net)
+        deploy.scores(net)
 
     def _check_labels(self, dataset: DataFrame, net: caffe_pb2.NetParameter) -> None:
         check_classes(dataset, self.getLabelCol(), net)
@@ -136,13 +146,16 @@ class SparkNetFeaturizer(NetEstimator[SparkNetFeaturizerModel]):
         return self._take(params)
 
     def _made_of(self, deployed: Deployed) -> SparkNetFeaturizerModel:
-        if not self.isDefined(self.blobs):
-            raise UsageError(f"name the blobs to give: blobs=[...], of {', '.join(deploy.blobs_of(deployed.message))}")
-        deploy.pruned(deployed.message, self.getBlobs())
         return SparkNetFeaturizerModel(deployed)
 
+    def _check_net(self, net: caffe_pb2.NetParameter) -> None:
+        if not self.isDefined(self.blobs):
+            raise UsageError(f"name the blobs to give: blobs=[...], of {', '.join(deploy.blobs_of(net))}")
+        super()._check_net(net)
+
     def _check_labels(self, dataset: DataFrame, net: caffe_pb2.NetParameter) -> None:
-        check_column(dataset, self.getLabelCol())
+        if any(layer.type == "SoftmaxWithLoss" for layer in net.layer):
+            check_classes(dataset, self.getLabelCol(), net)
 
     def _trains(self) -> bool:
         return super()._trains() and (self.isDefined(self.maxIter) or not self.isDefined(self.weights))

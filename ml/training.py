@@ -27,8 +27,17 @@ Check = Callable[[DataFrame, caffe_pb2.NetParameter], None]
 _PROTOTXT = re.compile(r"^\s*(layers?\s*\{|name\s*:|net\s*:|base_lr\s*:)", re.MULTILINE)
 
 
-def train(dataset: DataFrame, params: TrainingParams, folder: str, check: Check) -> tuple[Model, pathlib.Path]:
-    """Trains as `params` say; the model, and the file with its weights in `folder`."""
+def train(
+    dataset: DataFrame,
+    params: TrainingParams,
+    folder: str,
+    check_net: Callable[[caffe_pb2.NetParameter], None],
+    check_labels: Check,
+) -> tuple[Model, pathlib.Path]:
+    """Trains as `params` say; the model, and the file with its weights in `folder`.
+
+    Before that `check_net` looks at the net that will predict, `check_labels` at the labels.
+    """
     try:
         model = compiled(params, None)
     except ModelError as error:
@@ -39,7 +48,9 @@ def train(dataset: DataFrame, params: TrainingParams, folder: str, check: Check)
     solver = adjusted(model, params)
     net = phase_net(model.net, solver, "TRAIN")
     columns = training_columns(dataset, net, params)
-    check(dataset, net)
+    check_net(deploy.deploy_net(model))
+    if deploy.label_top(net) is not None:
+        check_labels(dataset, net)
     names = ("workers", "tau", "seed", "weights")
     settings = {name: params.getOrDefault(name) for name in names if params.isDefined(name)}
     trainer = Trainer(
@@ -138,6 +149,8 @@ def check_classes(dataset: DataFrame, column: str, net: caffe_pb2.NetParameter) 
     shape = caffe_ext.check_net(net, caffe_ext.TRAIN, level=net.state.level).blobs[loss.bottom[0]] or ()
     classes = shape[loss.softmax_param.axis]
     label = sql.col(f"`{column}`")
+    if loss.loss_param.HasField("ignore_label"):
+        dataset = dataset.filter((label != loss.loss_param.ignore_label) | label.isNull())
     found = dataset.agg(
         sql.count(sql.lit(1)).alias("rows"),
         sql.count(label).alias("labels"),

@@ -138,7 +138,7 @@ def resized(net: caffe_pb2.NetParameter, batch: int) -> caffe_pb2.NetParameter:
 
 
 def label_top(net: caffe_pb2.NetParameter) -> str | None:
-    """The input that the losses of `net` (in one phase) compare with: the last bottom of one that is an input."""
+    """The input that the losses of `net` (in one phase) compare with, else one called `label`; None: there is none."""
     tops = {top for layer in _inputs(net) for top in layer.top}
     for layer in net.layer:
         if _is_loss(layer) and (found := [bottom for bottom in layer.bottom[1:] if bottom in tops]):

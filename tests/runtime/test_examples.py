@@ -48,7 +48,7 @@ def test_features(session: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_features_of_photographs(session: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     features = example("features/features.py", monkeypatch)
     photographs("photos", 8)
-    net = 'net n { data, label: RDDData([[4, 3, 20, 20], [4]], crop_size=20) @train data -> fc: InnerProduct(6) }'
+    net = "net n { data, label: RDDData([[4, 3, 20, 20], [4]], crop_size=20) @train data -> fc: InnerProduct(6) }"
     pathlib.Path("n.snet").write_text(net)
     caffe_ext.Net(compile_file("n.snet").net, caffe_ext.TRAIN, seed=1).save("w.caffemodel")
     accuracy = features.run(session, images="photos/*/*.png", model="n.snet", weights="w.caffemodel", blob="fc")

@@ -95,6 +95,13 @@ def test_a_regressor_learns(session: SparkSession) -> None:
     assert RegressionEvaluator(labelCol="y").evaluate(model.transform(frame)) < 0.01  # root mean square
 
 
+def test_a_featurizer_says_what_it_can_give(digits: DataFrame) -> None:
+    with pytest.raises(UsageError, match="name the blobs to give: .* of data, hidden, ip, prob"):
+        SparkNetFeaturizer(model=LINEAR, maxIter=5).fit(digits)
+    with pytest.raises(UsageError, match="has no Param modle; it has .*model"):
+        SparkNetFeaturizer(modle=LINEAR)  # type: ignore[call-arg]
+
+
 def test_params_are_kept_by_name(tmp_path: pathlib.Path, session: SparkSession) -> None:
     classifier = SparkNetClassifier(model="lenet", tau=20, workers=3).setBaseLr(0.5).setParams(maxIter=7)
     assert (classifier.getTau(), classifier.getWorkers(), classifier.getBaseLr()) == ("20", 3, 0.5)
