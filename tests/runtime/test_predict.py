@@ -3,6 +3,8 @@
 import csv
 import json
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,11 +13,12 @@ from click.testing import CliRunner, Result
 from linear import LINEAR
 
 from sparknet_dsl import caffe_ext, cli_local, compile_text
-from sparknet_dsl.errors import OutputError
+from sparknet_dsl.errors import DataError, OutputError
 from sparknet_dsl.runtime import outputs
 from sparknet_dsl.runtime.data import BadRecords, open_source
 from sparknet_dsl.runtime.predict import regrouped
 from sparknet_dsl.runtime.scores import Confusion, best, picture
+from sparknet_dsl.runtime.spark import Cluster
 
 
 @pytest.fixture(autouse=True)
@@ -178,3 +181,29 @@ def test_large_matrices_are_drawn_small() -> None:
     confusion.matrix[np.arange(1000), np.arange(1000)] = 50
     image = cv2.imdecode(np.frombuffer(picture(confusion.matrix, None), np.uint8), cv2.IMREAD_COLOR)
     assert max(image.shape) < 1400
+
+
+def test_on_spark_tasks_give_streams_and_write_parquet(spark: Cluster, folder: pathlib.Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+
+    def part(partition: int) -> Iterator[Any]:
+        for chunk in range(2):
+            rows = np.arange(3) + 10 * partition + 3 * chunk
+            yield outputs.stream({"a": rows, "b": np.stack([rows, -rows], axis=1).astype(np.float32)})
+        yield BadRecords("skip", partition)
+
+    where = str(folder / "out")
+    with Cluster("", 2, spark.context) as cluster, cluster.streams(part, where, "a bigint, b array<float>") as given:
+        found = list(given)
+    assert [each.count for each in found if isinstance(each, BadRecords)] == [0, 1]
+    tables = [outputs.table_of(each) for each in found if isinstance(each, bytes)]
+    assert np.concatenate([table["a"] for table in tables]).tolist() == [0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15]
+    written = parquet.read_table(where).sort_by("a").to_pylist()
+    assert written[7] == {"a": 11, "b": [11, -11]} and len(written) == 12
+
+    def fails(partition: int) -> Iterator[Any]:
+        yield DataError(f"part {partition} is damaged")
+
+    with pytest.raises(DataError, match="part 0 is damaged"):  # noqa: SIM117
+        with Cluster("", 2, spark.context) as cluster, cluster.streams(fails, where, "a bigint"):
+            pass

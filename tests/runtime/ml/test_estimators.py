@@ -96,9 +96,9 @@ def test_a_regressor_learns(session: SparkSession) -> None:
 
 
 def test_a_featurizer_says_what_it_can_give(digits: DataFrame) -> None:
-    with pytest.raises(UsageError, match="name the blobs to give: .* of data, hidden, ip, prob"):
+    with pytest.raises(UsageError, match=r"name the blobs to give: .* of data, hidden, ip, prob"):
         SparkNetFeaturizer(model=LINEAR, maxIter=5).fit(digits)
-    with pytest.raises(UsageError, match="has no Param modle; it has .*model"):
+    with pytest.raises(UsageError, match=r"has no Param modle; it has .*model"):
         SparkNetFeaturizer(modle=LINEAR)  # type: ignore[call-arg]
 
 
