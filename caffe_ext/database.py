@@ -1,6 +1,7 @@
 """Caffe's databases: LMDB and LevelDB, both read in the order of their keys, and the Datum that their records hold."""
 
 import contextlib
+import itertools
 import os
 import pathlib
 import shutil
@@ -29,6 +30,9 @@ class Database(Protocol):
     """Records of a database: iterating gives (key, value) in the order of the keys, each time from the first on."""
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]: ...
+
+    def every(self, first: int, step: int) -> Iterator[tuple[bytes, bytes]]:
+        """Record number `first` and every `step`-th after it."""
 
 
 @contextlib.contextmanager
@@ -97,6 +101,9 @@ class _LevelDB:
 
     def _reason(self, error: Exception) -> str:
         return str(error.args[0] if error.args else error).replace(self._stand_in, str(self._path))
+
+    def every(self, first: int, step: int) -> Iterator[tuple[bytes, bytes]]:
+        return itertools.islice(self, first, None, step)
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         import plyvel

@@ -29,7 +29,7 @@ def decode(content: bytes | memoryview, color: bool | None = True, size: tuple[i
 
 
 def check_whole(content: bytes) -> None:
-    """Raises DataError for a JPEG or PNG that is cut short: some versions of OpenCV decode what is there, and say nothing."""
+    """Raises DataError for a JPEG or PNG that is cut short; some versions of OpenCV decode what is there."""
     if content.startswith(b"\xff\xd8"):
         _check_jpeg(content)
     elif content.startswith(_PNG):

@@ -19,11 +19,20 @@ from .base import (
     SourceURI,
 )
 from .cifar import Cifar10, Cifar100
+from .csv import CSV
 from .dataframe import DataFrame
+from .datum import LevelDb, Lmdb
+from .delta import Delta
 from .digits import Digits
+from .hdf5 import Hdf5
+from .imagenet import ImageNet
+from .images import ImageFiles
+from .libsvm import LibSVM
 from .mnist import Mnist
 from .parquet import Parquet
 from .places import check_keys
+from .tfrecord import TFRecord
+from .webdataset import WebDataset
 
 __all__ = [
     "SOURCES",
@@ -43,9 +52,19 @@ __all__ = [
 SOURCES: dict[str, type[Source]] = {
     "cifar10": Cifar10,
     "cifar100": Cifar100,
+    "csv": CSV,
+    "delta": Delta,
     "digits": Digits,
+    "hdf5": Hdf5,
+    "imagenet": ImageNet,
+    "images": ImageFiles,
+    "leveldb": LevelDb,
+    "libsvm": LibSVM,
+    "lmdb": Lmdb,
     "mnist": Mnist,
     "parquet": Parquet,
+    "tfrecord": TFRecord,
+    "webdataset": WebDataset,
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 _PAIR = r"[A-Za-z_]\w*=[^&]*"
@@ -76,8 +95,10 @@ def parse_uri(text: str | Source) -> SourceURI | None:
     return SourceURI(match[1].lower(), match[2], columns, options) if match else None
 
 
-def open_source(text: str | Source, phase: Phase) -> Source:
+def open_source(text: str | Source, phase: Phase, folder: str = "") -> Source:
     """The source that the URI `text` names, looked at closely enough to know its columns; one that is open, as it is.
+
+    `folder` is that of the model that names it: relative paths are looked for there, too.
 
     Raises DataError: no such scheme or option, a missing folder or file, a file of the wrong size.
     """
@@ -98,4 +119,4 @@ def open_source(text: str | Source, phase: Phase) -> Source:
             close = difflib.get_close_matches(option, ["columns", *source.OPTIONS], n=1, cutoff=0.5)
             help = f"did you mean `{close[0]}`?" if close else "there are " + ", ".join(["columns", *source.OPTIONS])
             raise DataError(f"`{uri.scheme}:` has no option `{option}` (in `{text}`): {help}")
-    return source(uri, phase)
+    return source(uri._replace(folder=folder), phase)

@@ -55,6 +55,23 @@ def is_image(content: bytes) -> bool:
     return content.startswith(_SIGNS) or (content[:4] == b"RIFF" and content[8:12] == b"WEBP")
 
 
+def typed(values: Sequence[Any], type: Any) -> Any:
+    """Values as an Arrow array; those that are not of `type` are null, which makes their rows bad ones."""
+    import pyarrow as pa
+
+    def fitting(value: Any) -> Any:
+        try:
+            return pa.scalar(value, type).as_py()
+        except errors:
+            return None
+
+    errors = (pa.ArrowException, TypeError, ValueError)
+    try:
+        return pa.array(values, type)
+    except errors:
+        return pa.array([fitting(value) for value in values], type)
+
+
 def kind_of(
     name: str,
     values: Any,
@@ -80,8 +97,8 @@ def kind_of(
     if pa.types.is_dictionary(type):
         type = type.value_type
     if classes is not None:
-        if not _is_text(type):
-            raise RefusedError(f"it holds {type}, no strings: classes are the names of strings")
+        if not _is_text(type) and not pa.types.is_integer(type):
+            raise RefusedError(f"it holds {type}: strings, or whole numbers, have classes")
         return Classes(Column(name, "int64", ()), (name,), tuple(classes))
     if (dtype := _dtype(type)) is not None:
         return Numbers(Column(name, dtype, ()), (name,))
@@ -120,20 +137,21 @@ class Numbers(Kind):
 
 @dataclasses.dataclass(frozen=True)
 class Features(Kind):
-    """Columns of a number each, as one vector."""
+    """Columns of a number each, `parts`, as one vector."""
+
+    parts: tuple[Kind, ...]
 
     def values(self, batch: Any, threads: ThreadPoolExecutor) -> Array:
         """Converts as `Kind.values` says."""
-        del threads
-        result = np.empty((batch.num_rows, len(self.names)), np.float32)
-        for index, name in enumerate(self.names):
-            result[:, index] = _numbers(name, batch.column(name), "float32")
+        result = np.empty((batch.num_rows, len(self.parts)), np.float32)
+        for index, part in enumerate(self.parts):
+            result[:, index] = part.values(batch, threads)
         return result.reshape(-1, *self.column.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class Classes(Kind):
-    """A string in each row, one of `classes`; its place among them is what it stands for."""
+    """A string or whole number in each row, one of `classes`; its place among them is what it stands for."""
 
     classes: tuple[str, ...]
 
@@ -217,8 +235,7 @@ class Bytes(Kind):
         lengths = pc.binary_length(binary).to_numpy(zero_copy_only=False)
         if (lengths != size).any():
             raise UnfitError(f"`{self.name}` is {lengths[lengths != size][0]} bytes, and {size} in the first row")
-        whole = b"".join(binary.to_pylist())
-        return np.frombuffer(whole, np.uint8).reshape(-1, *self.column.shape)
+        return _joined(binary).reshape(-1, *self.column.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,6 +359,21 @@ def _contents(name: str, batch: Any, field: str) -> Any:
         values = dict(zip((each.name for each in values.type), values.flatten(), strict=True))[field]
     _no_nulls(name, values)
     return values
+
+
+def _joined(binary: Any) -> Array:
+    """The bytes of binary values without nulls, one after another, as they lie."""
+    import pyarrow as pa
+
+    buffers, count = binary.buffers(), len(binary)
+    if not count:
+        return np.empty(0, np.uint8)
+    content = np.frombuffer(buffers[-1], np.uint8)
+    if pa.types.is_fixed_size_binary(binary.type):
+        width = binary.type.byte_width
+        return content[binary.offset * width : (binary.offset + count) * width]
+    offsets = np.frombuffer(buffers[1], np.int64 if pa.types.is_large_binary(binary.type) else np.int32)
+    return content[offsets[binary.offset] : offsets[binary.offset + count]]
 
 
 def _no_nulls(name: str, values: Any) -> None:

@@ -14,10 +14,13 @@ from .base import ENCODED, BadRecords, Column, Columns, SourceURI, gathered
 
 
 class Record(NamedTuple):
-    """An image: the key that names it in messages, its bytes or what reads them (in any thread), and other values."""
+    """An image: the key that names it in messages, its bytes, and other values.
+
+    In place of the bytes, what reads them (in any thread), or why there are none.
+    """
 
     key: str
-    content: bytes | Callable[[], bytes]
+    content: bytes | Callable[[], bytes] | DataError
     values: tuple[Any, ...] = ()
 
 
@@ -46,7 +49,7 @@ class Images:
             match = re.fullmatch(r"(\d+)(?:[xX×](\d+))?", given)
             size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
             if min(size) < 1:
-                raise DataError(f"{uri.scheme}:{uri.path}: resize={given}: write resize=256, or resize=HEIGHTxWIDTH")
+                raise DataError(f"{uri}: resize={given}: write resize=256, or resize=HEIGHTxWIDTH")
         return cls(size, False if uri.flag("gray") else color)
 
     def column(self, name: str, first: bytes | None) -> Column:
@@ -76,13 +79,16 @@ class Images:
         import cv2
 
         # What is wrong is told once, by `bad`, not by OpenCV for each image.
-        cv2.setLogLevel(0)
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         yield from gathered(self._rows(records, columns[0], bad), columns)
 
     def _rows(self, records: Iterable[Record], column: Column, bad: BadRecords) -> Iterator[tuple[Any, ...]]:
         def look(record: Record) -> "bytes | Pixels | DataError":
+            content = record.content
+            if isinstance(content, DataError):
+                return content
             try:
-                content = record.content if isinstance(record.content, bytes) else record.content()
+                content = content if isinstance(content, bytes) else content()
                 pixels = self.pixels(content)
             except DataError as error:
                 return error

@@ -12,9 +12,10 @@ import numpy as np
 
 from ... import caffe_ext
 from ...errors import DataError
-from .arrow import Features, Kind, Numbers, RefusedError, UnfitError, kind_of
+from .arrow import Classes, Features, Kind, Numbers, RefusedError, UnfitError, kind_of
 from .base import CHUNK, CHUNK_BYTES, BadRecords, Column, Columns, SourceURI
 from .encoded import Images
+from .places import expand
 
 LABEL = "label"
 FEATURES = "features"
@@ -38,9 +39,10 @@ class Table:
     OPTIONS: ClassVar[Mapping[str, str]] = {
         **Images.OPTIONS,
         "label": "NAME of the column that is to be `label`",
-        "features": "NAMES, or * for all numbers but the label: they make one vector, `features`",
+        "features": "NAMES, or * for all numbers (and `classes`) but the label: they make one vector, `features`",
         "shape": "NAME:3x32x32,...: the shape of a row, for lists, vectors and bytes that are stored flat",
-        "classes": "NAME:cat|dog|...: the strings of a column, in the order of the numbers that they stand for",
+        "classes": "NAME:cat|dog|...: the strings, or whole numbers ({1..1000}), of a column, in the order of what "
+        "they stand for: 0, 1, ...",
     }
 
     columns: tuple[Column, ...]
@@ -71,7 +73,7 @@ class Table:
         self._check("classes", classes, first.schema.names)
         if "features" in options:
             vector = self._vector(options["features"], kinds, shapes)
-            kinds = {name: kind for name, kind in kinds.items() if name not in vector.names}
+            kinds = {name: kind for name, kind in kinds.items() if kind not in vector.parts}
             kinds = {FEATURES: vector, **kinds}
         if LABEL in kinds:
             kinds[LABEL] = kinds.pop(LABEL)
@@ -159,7 +161,7 @@ class Table:
         return Images.of(self.uri, color)
 
     def _vector(self, text: str, kinds: Mapping[str, Kind], shapes: Mapping[str, tuple[int, ...]]) -> Features:
-        numbers = {name for name, kind in kinds.items() if isinstance(kind, Numbers)}
+        numbers = {name: kind for name, kind in kinds.items() if isinstance(kind, Numbers | Classes)}
         names = (
             [name for name in kinds if name in numbers and name != LABEL]
             if text.strip() == "*"
@@ -174,7 +176,8 @@ class Table:
         shape = shapes.get(FEATURES, (len(names),))
         if math.prod(shape) != len(names):
             raise DataError(f"{self._name}: shape: {len(names)} features do not fill {'×'.join(map(str, shape))}")
-        return Features(Column(FEATURES, "float32", shape), tuple(names))
+        parts = tuple(numbers[name] for name in names)
+        return Features(Column(FEATURES, "float32", shape), tuple(part.name for part in parts), parts)
 
     def _shapes(self, text: str | None) -> dict[str, tuple[int, ...]]:
         shapes = {}
@@ -190,7 +193,7 @@ class Table:
         classes = {}
         for item in text.split(",") if text else ():
             name, colon, names = item.partition(":")
-            known = tuple(each.strip() for each in names.split("|"))
+            known = tuple(each.strip() for choice in names.split("|") for each in expand(choice))
             if not colon or "" in known or len(set(known)) < len(known):
                 raise DataError(f"{self._name}: classes={text}: write classes=NAME:cat|dog, each class once")
             classes[name.strip()] = known
