@@ -59,8 +59,8 @@ def resize(image: Pixels, height: int, width: int) -> Pixels:
 
 
 def planar(image: Pixels) -> Pixels:
-    """The channels × height × width of an image that OpenCV has as height × width (× channels)."""
-    return image[None] if image.ndim == 2 else np.ascontiguousarray(image.transpose(2, 0, 1))
+    """The channels × height × width of an image that OpenCV has as height × width (× channels): a view."""
+    return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
 
 
 def _decode(content: bytes | memoryview, color: bool | None) -> Pixels:

@@ -142,7 +142,8 @@ def _check_shape(name: str | Source, layer: caffe_pb2.LayerParameter, index: int
         found = (channels, *wanted[1:])
     crop = layer.transform_param.crop_size if index == 0 else 0
     if crop and len(found) == 3:
-        if crop > min(found[1:]) and not column.encoded:
+        scaled = layer.transform_param.HasField("random_resized_crop")
+        if crop > min(found[1:]) and not column.encoded and not scaled:
             raise DataError(f"layer `{layer.name}` crops {crop}×{crop} from images of {_sizes(found[1:])} ({name})")
         found = (found[0], crop, crop)
     # A label's top may be declared (N), (N, 1) or (N, 1, 1, 1).

@@ -20,7 +20,7 @@ from ..files import write_atomic
 from ..proto import caffe_pb2
 from . import deploy
 from .average import Array
-from .feeding import Feed, Feeder
+from .feeding import Batches, Choose, Feed
 from .means import Means, write_mean
 
 BATCH = 64
@@ -184,13 +184,11 @@ class Predictor:
         self._enter()
         for feed in self._feeds:
             _check_shape(feed, columns[feed.column], self.inputs[feed.top])
-        feeders = [Feeder(feed, _Rows(columns), caffe_ext.TEST) for feed in self._feeds]
+        batches = Batches(self._net, self._feeds, _Rows(columns), "TEST", _filled(rows, self.batch))
         results = {name: np.empty((rows, *array.shape[1:]), np.float32) for name, array in self._arrays.items()}
-        for start in range(0, rows, self.batch):
+        for k, start in enumerate(range(0, rows, self.batch)):
             end = min(start + self.batch, rows)
-            chosen = np.minimum(np.arange(start, start + self.batch), rows - 1)
-            for feeder in feeders:
-                feeder(self._net, chosen, 0)
+            batches.feed(k)
             self._net.forward()
             for name, array in self._arrays.items():
                 results[name][start:end] = array[: end - start]
@@ -199,6 +197,11 @@ class Predictor:
     def _enter(self) -> None:
         if self._threads is not None:
             caffe_ext.set_num_threads(self._threads)
+
+
+def _filled(rows: int, batch: int) -> Choose:
+    """Batches of the rows in their order, the last one filled up with the last row; those behind it are empty."""
+    return lambda k: (np.minimum(np.arange(k * batch, (k + 1) * batch if k * batch < rows else k * batch), rows - 1), 0)
 
 
 class _Rows:

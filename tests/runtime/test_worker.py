@@ -1,5 +1,7 @@
 """A partition's round and test, without Spark: what it computes, and that it depends on nothing else."""
 
+import shutil
+
 import numpy as np
 import pytest
 from small_nets import DROPOUT, job_solver, small_job, small_net, small_rows, small_shard, small_solver
@@ -9,6 +11,7 @@ from sparknet_dsl.errors import DivergedError, LayerError
 from sparknet_dsl.runtime import worker
 from sparknet_dsl.runtime.average import mean
 from sparknet_dsl.runtime.batches import batch_rows
+from sparknet_dsl.runtime.shards import Shard
 from sparknet_dsl.runtime.worker import train_round
 
 EXACT_SGD = {"momentum": 0.9, "weight_decay": 0.004, "lr_policy": "inv", "gamma": 0.01, "power": 0.75}
@@ -210,11 +213,10 @@ def test_the_engine_can_be_used_after_an_error(tmp_path):
     shard = small_shard(tmp_path)
     weights = first_weights(job)
     before = train_round(shard, 0, job, weights, None, 0, 0, 2)
-    broken = {**shard.columns, "label": np.full(shard.rows, 99, np.uint8)}
-    good, shard.columns = shard.columns, broken
+    broken = Shard(shutil.copytree(shard.folder, tmp_path / "broken"))
+    broken.columns["label"] = np.full(shard.rows, 99, np.uint8)
     with pytest.raises(LayerError, match="loss"):
-        train_round(shard, 0, job, weights, None, 0, 0, 2)
-    shard.columns = good
+        train_round(broken, 0, job, weights, None, 0, 0, 2)
     np.testing.assert_array_equal(train_round(shard, 0, job, weights, None, 0, 0, 2).weights, before.weights)
 
 
