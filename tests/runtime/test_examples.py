@@ -51,7 +51,8 @@ def test_features_of_photographs(session: SparkSession, monkeypatch: pytest.Monk
     net = "net n { data, label: RDDData([[4, 3, 20, 20], [4]], crop_size=20) @train data -> fc: InnerProduct(6) }"
     pathlib.Path("n.snet").write_text(net)
     caffe_ext.Net(compile_file("n.snet").net, caffe_ext.TRAIN, seed=1).save("w.caffemodel")
-    accuracy = features.run(session, images="photos/*/*.png", model="n.snet", weights="w.caffemodel", blob="fc")
+    pattern = f"{pathlib.Path.cwd()}/photos/*/*.png"
+    accuracy = features.run(session, images=pattern, model="n.snet", weights="w.caffemodel", blob="fc")
     assert 0 <= accuracy <= 1
 
 
