@@ -12,18 +12,18 @@ from make_data import CATEGORIES, NUMBERS
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.ml.feature import OneHotEncoder, StandardScaler, StringIndexer, VectorAssembler
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from sparknet_dsl.ml import SparkNetClassifier
 
 
-def pipeline(iterations: int, workers: int) -> Pipeline:
-    """All stages, from the columns of the file to the prediction."""
+def pipeline(rows: DataFrame, iterations: int, workers: int) -> Pipeline:
+    """All stages, from the columns of the file to the prediction; the categories are those of all `rows`."""
     names = list(CATEGORIES)
     places, vectors = [f"{name}_place" for name in names], [f"{name}_vector" for name in names]
     return Pipeline(
         stages=[
-            StringIndexer(inputCols=names, outputCols=places),
+            StringIndexer(inputCols=names, outputCols=places).fit(rows),
             OneHotEncoder(inputCols=places, outputCols=vectors, dropLast=False),
             VectorAssembler(inputCols=NUMBERS, outputCol="numbers"),
             StandardScaler(inputCol="numbers", outputCol="scaled", withMean=True),
@@ -38,7 +38,7 @@ def run(spark: SparkSession, path: str, iterations: int = 1000, workers: int = 2
     """Trains on two thirds of the rows; the accuracy on the others."""
     rows = spark.read.csv(path, header=True, inferSchema=True)
     train, test = rows.randomSplit([2.0, 1.0], seed=1)
-    fitted: PipelineModel = pipeline(iterations, workers).fit(train)
+    fitted: PipelineModel = pipeline(rows, iterations, workers).fit(train)
     accuracy = float(MulticlassClassificationEvaluator(metricName="accuracy").evaluate(fitted.transform(test)))
     print(f"accuracy on {test.count():,} rows: {accuracy:.4f}")
     return accuracy

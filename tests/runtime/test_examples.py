@@ -106,7 +106,7 @@ def test_fine_tuning(spark: Cluster) -> None:
 
 def test_the_readmes_commands_name_what_there_is() -> None:
     """Every path of the repository's in the README is there, and every command is one of ours."""
-    lines = (EXAMPLES / "README.md").read_text().splitlines()
+    lines = (EXAMPLES / "README.md").read_text().replace("\\\n", " ").splitlines()
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith(("sparknet-", "python "))]
     assert len(commands) > 8
     for words in commands:
