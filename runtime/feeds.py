@@ -53,9 +53,9 @@ def feed_net(net: caffe_pb2.NetParameter, phase: Phase, given: str | Source | No
     """Opens the source of `phase` (`given`, else the one that the net names) and pairs its columns with the net's tops.
 
     None: the net has no data layer in this phase, or none that names a source that can be read. The tops of all
-    data layers, in the net's order, take the columns that `?columns=` names, else those of their own names, else
-    those at the same positions. transform_param applies to a layer's first top, as in Caffe. Relative paths that
-    the net names are looked for in the model's `folder`, too. Raises DataError, ModelError.
+    data layers, in the net's order, take the columns that `?columns=` names, else those of their own names, the
+    others the other columns in their order. transform_param applies to a layer's first top, as in Caffe. Relative
+    paths that the net names are looked for in the model's `folder`, too. Raises DataError, ModelError.
     """
     layers = data_layers(net, phase)
     tops = [top for layer in layers for top in layer.top]
@@ -110,8 +110,8 @@ def naming_option(phase: Phase) -> Iterator[None]:
 def columns_of(name: str | Source, source: Source, asked: Sequence[str | Source], tops: Sequence[str]) -> list[Column]:
     """The columns of `source`, which is called `name`, that feed `tops`; raises DataError.
 
-    Those that the first of the URIs `asked` names which names any, else those of the tops' names, else those at the
-    same positions.
+    Those that the first of the URIs `asked` names which names any; else those of the tops' names, and for the other
+    tops the other columns, in their order.
     """
     known = {column.name: column for column in source.columns}
     here = f"{name} has the columns {', '.join(known)}"
@@ -125,11 +125,10 @@ def columns_of(name: str | Source, source: Source, asked: Sequence[str | Source]
         if missing:
             raise DataError(f"there is no column `{missing[0]}`: {here}")
         return [known[column] for column in wanted]
-    if all(top in known for top in tops):
-        return [known[top] for top in tops]
     if len(tops) > len(known):
         raise DataError(f"{here}: too few for the tops {', '.join(tops)}")
-    return list(source.columns[: len(tops)])
+    others = (column for column in source.columns if column.name not in tops)
+    return [known[top] if top in known else next(others) for top in tops]
 
 
 def _check_shape(name: str | Source, layer: caffe_pb2.LayerParameter, index: int, column: Column) -> None:

@@ -10,7 +10,7 @@ from .proto import caffe_pb2
 from .schema import DATA_LAYERS, RDD_TYPE, own_message
 
 # By phase, the shape of a row of each top, or of each column of the source, by name.
-DataShapes = Mapping[str, Sequence[tuple[int, ...]] | Mapping[str, tuple[int, ...]]]
+DataShapes = Mapping[str, Sequence[tuple[int, ...]] | dict[str, tuple[int, ...]]]
 # Of a phase and a source's URI the shape of a row of each of the tops that it feeds; () where that is not known.
 RowsOf = Callable[[str, str, Sequence[str]], Sequence[tuple[int, ...]]]
 
@@ -101,9 +101,13 @@ def batch_of(layer: caffe_pb2.LayerParameter) -> int | None:
 def _rows(layer: Layer, source: str, data_shapes: DataShapes, rows_of: RowsOf | None) -> Sequence[tuple[int, ...]]:
     phases = [phase for phase in PHASES if active(layer.message, phase)]
     given = next((data_shapes[phase] for phase in phases if phase in data_shapes), None)
-    if isinstance(given, Mapping):
+    if isinstance(given, dict):
+        # As feeds.py pairs them.
         tops = layer.message.top
-        given = [given[top] for top in tops] if all(top in given for top in tops) else list(given.values())
+        others = [shape for name, shape in given.items() if name not in tops]
+        unnamed = [top for top in tops if top not in given]
+        given = given | dict(zip(unnamed, others, strict=False))
+        given = [given[top] for top in tops] if all(top in given for top in tops) else []
     if given is not None or rows_of is None or not source or _stated(layer):
         return given or ()
     return next((rows for phase in phases if (rows := rows_of(phase, source, layer.message.top))), ())

@@ -67,6 +67,8 @@ class Table:
                     name, first.column(name), self._images, shapes.get(own), classes.get(own) or classes.get(name)
                 )
             except RefusedError as error:
+                if {own, name} & (shapes.keys() | classes.keys()):
+                    raise DataError(f"{self._name}: column `{name}`: {error}") from error
                 self._refused[own] = str(error)
         for option, names in (("label", [self._label] if "label" in options else []), ("shape", shapes)):
             self._check(option, names, first.schema.names)
