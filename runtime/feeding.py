@@ -78,8 +78,8 @@ class Batches:
     """Feeds the tops of a net from rows of a shard: batch `k` has the rows that `choose` says.
 
     Where images are to be decoded, or changed as Caffe does not (`color_jitter`), batches are made ahead, in as many
-    threads as the engine has. These threads run when nobody else wants the processor: they take what a step leaves,
-    and all of it while the net waits for them or for other workers. Rows that need no more than a crop go straight
+    threads as the engine has. These threads leave the processor to a step that wants it: they take what it leaves, and
+    all of it while the net waits for them or for other workers. Rows that need no more than a crop go straight
     into the net's arrays, which takes no longer than copying what was prepared. What a batch holds depends on neither.
     """
 
