@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeVar, cast
 from py4j.protocol import Py4JError
 from pyspark import RDD, Broadcast, SparkContext, StorageLevel, TaskContext
 from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
 
 from ..errors import ClusterError, SparkNetError
 from .config import TASK_FAILURES, slots, too_few_slots
@@ -364,6 +365,37 @@ class Cluster:
 
         return task
 
+    @contextlib.contextmanager
+    def streams(
+        self, function: Callable[[int], Iterable[Any]], parquet: str | None, schema: str
+    ) -> Iterator[Iterator[Any]]:
+        """What `function(partition)` gives in a task for each worker: streams of Arrow as bytes, and other things.
+
+        It is kept on the executors' disks, and comes one by one, in the partitions' order. With `parquet`, a folder of
+        any filesystem that Spark knows, the tasks write the streams there first; `schema` has their columns as Spark's
+        SQL writes them. Raises what `results` raises; a task that fails gives its SparkNetError.
+        """
+
+        def given(partition: int, numbers: Iterable[int]) -> Iterable[Any]:
+            list(numbers)
+            return function(partition)
+
+        numbers = self.context.parallelize(range(self.workers), self.workers)
+        kept = numbers.mapPartitionsWithIndex(given).persist(StorageLevel.DISK_ONLY)
+
+        def compute() -> list[Any]:
+            failed = kept.filter(lambda stream: isinstance(stream, SparkNetError)).take(1)
+            if parquet is not None and not failed:
+                rows = kept.filter(lambda each: isinstance(each, bytes)).map(lambda stream: (stream,))
+                frame = SparkSession(self.context).createDataFrame(rows, "stream binary")
+                frame.mapInArrow(_batches, schema).write.parquet(parquet)
+            return failed
+
+        with self.running(compute) as job:
+            self.results(job, "Spark failed" if parquet is None else f"cannot write {parquet}")
+        yield iter(kept.toLocalIterator())
+        kept.unpersist()
+
     def broadcast(self, stack: contextlib.ExitStack, value: Any) -> "Broadcast[Any]":
         """Sends `value` to all executors; `stack` destroys it."""
         broadcast = self.context.broadcast(value)
@@ -400,6 +432,16 @@ def said() -> str:
     """In a task: what `Cluster.say` has told its job, "" where it told nothing."""
     context = TaskContext.get()
     return (context.getLocalProperty(SAID) if context else None) or ""
+
+
+def _batches(rows: Iterable[Any]) -> Iterator[Any]:
+    """The batches of the streams of Arrow in the first column of `rows`."""
+    import pyarrow as pa
+
+    for row in rows:
+        for stream in row.column(0).to_pylist():
+            with pa.ipc.open_stream(stream) as reader:
+                yield from reader
 
 
 def _values(argument: Any) -> tuple[Any, ...]:
