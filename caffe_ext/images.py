@@ -63,6 +63,15 @@ def planar(image: Pixels) -> Pixels:
     return image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
 
 
+def in_planes(image: Pixels) -> Pixels:
+    """A copy of the channels × height × width of `planar`, channel after channel in memory."""
+    import cv2
+
+    planes = np.empty(image.shape, np.uint8)
+    cv2.split(image.transpose(1, 2, 0), list(planes))
+    return planes
+
+
 def _decode(content: bytes | memoryview, color: bool | None) -> Pixels:
     import cv2
 

@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import ClusterError
 from .averaging import Averaging
 from .checkpoint import State
-from .config import Average
+from .config import Average, Late
 from .exchange import Exchange
 from .ring import Ring
 from .rule import Arrays, Rule, Turn
@@ -23,13 +23,13 @@ PROBE_SECONDS = 15.0
 
 
 def choose(
-    average: Average, cluster: Cluster, rows: Rows, rule: Rule, parameters: int, deadline: float
+    average: Average, cluster: Cluster, rows: Rows, rule: Rule, parameters: int, late: Late = "AGAIN"
 ) -> tuple[Exchange, Average, tuple[str, ...]]:
     """The strategy for weights of `parameters` numbers, its name, and what the user should know of it.
 
     Raises ClusterError where `ring` is asked for but Spark's connections are to be secured, which its own are not.
     """
-    spark, ring = Shuffle(cluster, rows, rule), Ring(cluster, rows, rule, deadline)
+    spark, ring = Shuffle(cluster, rows, rule, late), Ring(cluster, rows, rule, cluster.deadline)
     secured = cluster.secured()
     if average == "SPARK":
         return spark, "SPARK", ()
@@ -41,6 +41,8 @@ def choose(
         return ring, "RING", ()
     if secured:
         return spark, "SPARK", (f"averages through Spark, since {secured} is set",)
+    if late == "DROP":
+        return spark, "SPARK", ("averages through Spark, which can do without a worker that is late",)
     if cluster.workers == 1:
         return ring, "RING", ()
     size = min(parameters, PROBE_NUMBERS)
@@ -101,3 +103,6 @@ class _Clock:
 
     def again(self, reason: str) -> None:
         """Rounds are run again."""
+
+    def dropped(self, reason: str) -> None:
+        """A worker is left out."""

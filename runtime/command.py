@@ -10,7 +10,7 @@ from .. import Model, caffe_ext, compile_file
 from ..diagnostics import Diagnostic, render_diagnostics
 from ..errors import DataError, LayerError, ModelError, SparkNetError, UsageError
 from ..proto import caffe_pb2
-from .data import Column, Phase, open_source, parse_uri
+from .data import Column, Phase, Source, open_source, parse_uri
 from .events import Emit, JsonLines
 from .feeds import UNREADABLE, columns_of, naming_option
 from .report import Report
@@ -68,20 +68,25 @@ def reading_itself(options: str) -> Iterator[None]:
 
 
 def compile_model(
-    path: str, defines: Mapping[str, str], train: str | None, test: str | None, *, keep_data_layers: bool = False
+    path: str,
+    defines: Mapping[str, str],
+    train: str | Source | None,
+    test: str | Source | None,
+    *,
+    keep_data_layers: bool = False,
 ) -> Model:
     """The model in the file `path`; its data layers take their shapes from the sources named.
 
     Prints warnings to standard error. Raises ModelError, DataError.
     """
-    shapes: dict[str, list[tuple[int, ...]]] = {}
-    phases: dict[str, str | None] = {"TRAIN": train, "TEST": test}
+    shapes: dict[str, list[tuple[int, ...]] | dict[str, tuple[int, ...]]] = {}
+    phases: dict[str, str | Source | None] = {"TRAIN": train, "TEST": test}
     for phase, name in phases.items():
         if name is not None:
             columns = {column.name: _row(column) for column in open_source(name, cast(Phase, phase)).columns}
             uri = parse_uri(name)
             asked = [column for column in (uri.columns if uri else ()) if column in columns]
-            shapes[phase] = [columns[column] for column in asked or columns]
+            shapes[phase] = [columns[column] for column in asked] if asked else columns
 
     def rows_of(phase: str, uri: str, tops: Sequence[str]) -> Sequence[tuple[int, ...]]:
         parsed = parse_uri(uri)

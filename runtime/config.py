@@ -12,12 +12,13 @@ from ..errors import ClusterError, ModelError, UsageError
 from ..proto import caffe_pb2, sparknet_pb2
 from .averaging import Averaging
 from .cores import cores
-from .data import BadPolicy
+from .data import BadPolicy, Source
 from .tau import AUTO, FIRST, Tau
 
 _LOCAL = re.compile(r"local(?:\[\s*(\d+|\*)\s*(?:,\s*(\d+)\s*)?\])?")
 _LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\]")
 Average = Literal["AUTO", "SPARK", "RING"]
+Late = Literal["AGAIN", "DROP"]
 # Spark gives up on a task after as many failures; its own default for local[n] is a single one.
 TASK_FAILURES = 4
 # The name under which executors unpack a shipped environment.
@@ -48,7 +49,9 @@ class RunConfig:
     conf           settings of Spark's own
     pin            whether workers that share this machine keep to cores of their own
     average        how the weights get from worker to worker: through Spark, among them (RING), or what is faster
-    deadline       with RING, seconds that a worker may be late before the rounds since the last state are run again
+    deadline       seconds that a worker may be late
+    late           what becomes of it then: what it did since the last state is done again, or it is left out of a round
+    overlap_tests  whether a test of the weights runs while the next rounds train
     bad_records    "skip" leaves out records that cannot be read, and tells of them; "fail" ends the run at the first
 
     Of the solver's own settings, `display`, `test_interval`, `test_iter`, `snapshot`, `snapshot_format` and
@@ -69,8 +72,8 @@ class RunConfig:
     snapshot_dir: pathlib.Path
     snapshot_url: str | None = None
     averaging_share: float | None = None
-    train: str | None = None
-    test: str | None = None
+    train: str | Source | None = None
+    test: str | Source | None = None
     weights: pathlib.Path | None = None
     resume: bool = False
     precision: Precision = "float32"
@@ -79,6 +82,8 @@ class RunConfig:
     pin: bool = True
     average: Average = "AUTO"
     deadline: float = 120.0
+    late: Late = "AGAIN"
+    overlap_tests: bool = False
     bad_records: BadPolicy = "fail"
 
     @classmethod
@@ -95,8 +100,8 @@ class RunConfig:
         rounds: int | None = None,
         seed: int | None = None,
         snapshot_dir: str | None = None,
-        train: str | None = None,
-        test: str | None = None,
+        train: str | Source | None = None,
+        test: str | Source | None = None,
         weights: str | None = None,
         resume: bool = False,
         precision: Precision = "float32",
@@ -105,6 +110,8 @@ class RunConfig:
         ship_env: str | None = None,
         pin: bool = True,
         average: str | None = None,
+        late: str | None = None,
+        overlap_tests: bool | None = None,
         bad_records: BadPolicy = "fail",
     ) -> Self:
         """Puts the command line's settings (None: not given) over the model's, and those over the defaults.
@@ -138,13 +145,16 @@ class RunConfig:
                 raise ModelError(f"spark ({name}={getattr(settings, name)}): a number of rounds, 0 or more, is wanted")
         if not settings.deadline > 0:
             raise ModelError(f"spark (deadline={settings.deadline:g}): a number of seconds above 0 is wanted")
+        overlap = settings.overlap_tests if overlap_tests is None else overlap_tests
+        strategy, when_late = _strategy(average, late, settings)
         if weights is not None and resume:
             raise UsageError("--weights starts from a file, --resume from the newest snapshot: give one of them")
         if seed is not None and not 0 <= seed < 2**63:
             raise UsageError(f"--seed {seed}: a seed is a whole number from 0 to 2^63 - 1")
         return cls(
             workers=workers,
-            master=check_slots(master, workers),
+            # A test at the same time takes as many again.
+            master=check_slots(master, workers, 2 * workers if overlap else workers),
             tau=taus,
             averaging_share=share,
             rounds=rounds,
@@ -163,8 +173,10 @@ class RunConfig:
             memory=memory,
             conf=spark_conf(conf, ship_env, master),
             pin=pin,
-            average=_average(average, settings),
+            average=strategy,
             deadline=settings.deadline,
+            late=when_late,
+            overlap_tests=overlap,
             bad_records=bad_records,
         )
 
@@ -200,10 +212,13 @@ def slots(master: str) -> int | None:
     return None
 
 
-def check_slots(master: str | None, workers: int) -> str:
-    """`master`, or one with a slot for each worker when none was named; raises ClusterError when it has too few."""
+def check_slots(master: str | None, workers: int, wanted: int | None = None) -> str:
+    """`master`, or one with `wanted` slots (a slot for each worker) when none was named.
+
+    Raises ClusterError when it has too few for the workers.
+    """
     if master is None:
-        return f"local[{workers},{TASK_FAILURES}]"
+        return f"local[{wanted or workers},{TASK_FAILURES}]"
     if (found := slots(master)) is not None and found < workers:
         raise ClusterError(too_few_slots(master, found, workers))
     match = _LOCAL.fullmatch(master)
@@ -271,9 +286,14 @@ def _averaging(given: Mapping[str, Any], settings: sparknet_pb2.SparkParameter) 
         raise ModelError(f"spark (...): {error}") from error
 
 
-def _average(given: str | None, settings: sparknet_pb2.SparkParameter) -> Average:
-    name = given.upper() if given else sparknet_pb2.SparkParameter.Strategy.Name(settings.average)
-    return cast(Average, name)
+def _strategy(average: str | None, late: str | None, settings: sparknet_pb2.SparkParameter) -> tuple[Average, Late]:
+    found = cast(Average, average.upper() if average else settings.Strategy.Name(settings.average))
+    when_late = cast(Late, late.upper() if late else settings.Late.Name(settings.late))
+    if found == "RING" and when_late == "DROP":
+        raise (UsageError if average or late else ModelError)(
+            "late workers can be dropped where Spark averages, not from a ring: say --average spark, or --late again"
+        )
+    return found, when_late
 
 
 def _seed(given: int | None, settings: sparknet_pb2.SparkParameter, solver: caffe_pb2.SolverParameter) -> int:

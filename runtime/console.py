@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Column, Table
 
-from .events import Again, End, Event, Iteration, Round, Skipped, Snapshot, Start, Tau, Test
+from .events import Again, Dropped, End, Event, Iteration, Round, Skipped, Snapshot, Start, Tau, Test
 
 
 class ConsoleReport:
@@ -52,6 +52,8 @@ class ConsoleReport:
                 self.say(f"tau {event.tau} from iteration {event.iteration:,} on")
             case Again():
                 self.say(f"again from round {event.round}: {event.reason}")
+            case Dropped():
+                self.say(f"left out of round {event.round + 1}: {event.reason}")
             case Iteration():
                 self._iteration(event)
             case Test():

@@ -20,7 +20,8 @@ from ..errors import ClusterError
 from ..files import write_atomic
 from .command import guarded
 from .config import check_slots, spark_conf
-from .spark import JAVA, Cluster, check_java
+from .launch import JAVA, check_java
+from .spark import Cluster
 
 Verdict = Literal["good", "warning", "bad"]
 

@@ -1,10 +1,10 @@
-"""What a run tells: nine kinds of events, for the console and, one JSON object a line, for scripts (`--json FILE`).
+"""What a run tells: ten kinds of events, for the console and, one JSON object a line, for scripts (`--json FILE`).
 
-In JSON an event is an object with the key "event" ("start", "round", "tau", "again", "iteration", "test", "snapshot",
-"skipped" or "end") and, beside it, the fields of the class below under their own names. Times are in seconds, `time`
-is since the epoch. NaN and infinite numbers are written as null. A run writes one start, then rounds (on Spark) or
-iterations (on one machine), tests and snapshots as they happen, then one end, always; a run that ends before training
-has begun (a wrong model, say) writes only the end. What only Spark has is null on one machine:
+In JSON an event is an object with the key "event" ("start", "round", "tau", "again", "dropped", "iteration", "test",
+"snapshot", "skipped" or "end") and, beside it, the fields of the class below under their own names. Times are in
+seconds, `time` is since the epoch. NaN and infinite numbers are written as null. A run writes one start, then rounds
+(on Spark) or iterations (on one machine), tests and snapshots as they happen, then one end, always; a run that ends
+before training has begun (a wrong model, say) writes only the end. What only Spark has is null on one machine:
 `round` everywhere, and some fields of the start.
 """
 
@@ -103,10 +103,20 @@ class Tau:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Again:
-    """A worker was lost, for `reason`: rounds from `round`, `iteration` on are run again, with the same outcome.
+    """A worker was lost or late: rounds from `round`, `iteration` on are run again, with the same outcome.
 
     Those that a Round was told of already are not told of again.
     """
+
+    round: int
+    iteration: int
+    reason: str
+    time: float = dataclasses.field(default_factory=time.time)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """With late=DROP: a worker is late, as `reason` says, and left out of the round after `round`, `iteration`."""
 
     round: int
     iteration: int
@@ -204,7 +214,7 @@ class End:
     time: float = dataclasses.field(default_factory=time.time)
 
 
-Event = Start | Round | Tau | Again | Iteration | Test | Snapshot | Skipped | End
+Event = Start | Round | Tau | Again | Dropped | Iteration | Test | Snapshot | Skipped | End
 Emit = Callable[[Event], None]
 
 

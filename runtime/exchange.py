@@ -23,7 +23,11 @@ class Watch(Protocol):
         ...
 
     def again(self, reason: str) -> None:
-        """Something was lost, for `reason`; rounds since the last state are run again, and not told of again."""
+        """Something was lost or late; what it did since the last state is done again, and not told of again."""
+        ...
+
+    def dropped(self, reason: str) -> None:
+        """A worker is left out of the next round, for `reason`: it is late."""
         ...
 
 

@@ -2,9 +2,9 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from ..proto import caffe_pb2
 from .average import Array
 from .batches import batch_rows, derive
 from .data import Phase
-from .shards import Shard
 
 # What batches that are made ahead may take, in bytes; one is made ahead in any case, and no more than MOST_AHEAD.
 AHEAD_BYTES = 128 << 20
@@ -41,6 +40,25 @@ class Feed:
     mean: Array | None = None
 
 
+class Images(Protocol):
+    """Images as bytes, by row: a shard's, or an array's."""
+
+    def __getitem__(self, row: int, /) -> bytes | memoryview:
+        """The image of a row."""
+
+
+class HasRows(Protocol):
+    """Rows by column, as a Shard has them: those that are numbers, and those that are images as bytes."""
+
+    @property
+    def columns(self) -> Mapping[str, npt.NDArray[Any]]:
+        """(rows, *shape of a row) each."""
+
+    @property
+    def encoded(self) -> Mapping[str, Images]:
+        """An image for each row."""
+
+
 def shuffled(seed: int, partition: int, rows: int, batch: int) -> Choose:
     """Batches of the endless row of a partition's shuffled epochs."""
     return lambda k: (batch_rows(seed, partition, rows, k * batch, batch), derive(seed, partition, k * batch, 1))
@@ -60,12 +78,12 @@ class Batches:
     """Feeds the tops of a net from rows of a shard: batch `k` has the rows that `choose` says.
 
     Where images are to be decoded, or changed as Caffe does not (`color_jitter`), batches are made ahead, in as many
-    threads as the engine has. These threads run when nobody else wants the processor: they take what a step leaves,
-    and all of it while the net waits for them or for other workers. Rows that need no more than a crop go straight
+    threads as the engine has. These threads leave the processor to a step that wants it: they take what it leaves, and
+    all of it while the net waits for them or for other workers. Rows that need no more than a crop go straight
     into the net's arrays, which takes no longer than copying what was prepared. What a batch holds depends on neither.
     """
 
-    def __init__(self, net: caffe_ext.Net, feeds: Sequence[Feed], shard: Shard, phase: Phase, choose: Choose) -> None:
+    def __init__(self, net: caffe_ext.Net, feeds: Sequence[Feed], shard: HasRows, phase: Phase, choose: Choose) -> None:
         self._net = net
         self._choose = choose
         self._feeders = [_Feeder(feed, shard, phase, net.blobs[feed.top].shape[1:]) for feed in feeds]
@@ -103,7 +121,7 @@ class Batches:
 class _Feeder:
     """Makes a top's values, rows of `shape`."""
 
-    def __init__(self, feed: Feed, shard: Shard, phase: Phase, shape: tuple[int, ...]) -> None:
+    def __init__(self, feed: Feed, shard: HasRows, phase: Phase, shape: tuple[int, ...]) -> None:
         self.feed = feed
         self.shape = shape
         self._encoded = shard.encoded.get(feed.column)
@@ -127,7 +145,7 @@ class _Feeder:
             if self._transformer is None:
                 out[...] = values.reshape(out.shape)
             else:
-                self._transformer(_numbers(values), out, seed)
+                self._transformer(_pixels(values), out, seed)
             return
         assert self._transformer is not None
         for _ in pool.map(lambda place: self._put(int(rows[place]), out, place, seed), range(len(rows))):
@@ -139,7 +157,7 @@ class _Feeder:
         assert self._transformer is not None
         try:
             if self._values is not None:
-                pixels = _numbers(self._values[row])
+                pixels = _pixels(self._values[row])
             else:
                 assert self._encoded is not None
                 pixels = decode(self._encoded[row], self.shape[0] == 3 if self.shape[0] in (1, 3) else None)
@@ -171,8 +189,8 @@ def _made(
             k += 1
 
 
-def _numbers(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """`values` in one of the types that a Transformer takes."""
+def _pixels(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`values` as transformations take them: bytes, or float32."""
     return values if values.dtype in (np.uint8, np.float32) else values.astype(np.float32)
 
 

@@ -8,6 +8,7 @@ from .. import caffe_ext
 from ..errors import DataError, ModelError
 from ..proto import caffe_pb2
 from .data import Column, Phase, Source, open_source, parse_uri
+from .data.tables import Table
 from .feeding import Feed
 
 # A source of one of Caffe's own data layers, as the compiler names it, that cannot be read: R-CNN's windows.
@@ -48,17 +49,17 @@ def named_source(layers: Sequence[caffe_pb2.LayerParameter]) -> str | None:
     return next(iter(found), None)
 
 
-def feed_net(net: caffe_pb2.NetParameter, phase: Phase, given: str | None, folder: str = "") -> Fed | None:
+def feed_net(net: caffe_pb2.NetParameter, phase: Phase, given: str | Source | None, folder: str = "") -> Fed | None:
     """Opens the source of `phase` (`given`, else the one that the net names) and pairs its columns with the net's tops.
 
     None: the net has no data layer in this phase, or none that names a source that can be read. The tops of all
-    data layers, in the net's order, take the columns that `?columns=` names, else those of their own names, else
-    those at the same positions. transform_param applies to a layer's first top, as in Caffe. Relative paths that
-    the net names are looked for in the model's `folder`, too. Raises DataError, ModelError.
+    data layers, in the net's order, take the columns that `?columns=` names, else those of their own names, the
+    others the other columns in their order. transform_param applies to a layer's first top, as in Caffe. Relative
+    paths that the net names are looked for in the model's `folder`, too. Raises DataError, ModelError.
     """
     layers = data_layers(net, phase)
     tops = [top for layer in layers for top in layer.top]
-    name = given or named_source(layers)
+    name: str | Source | None = given or named_source(layers)
     if not tops or name is None:
         return None
     if given:
@@ -68,6 +69,10 @@ def feed_net(net: caffe_pb2.NetParameter, phase: Phase, given: str | None, folde
             source = open_source(name, phase, folder)
     asked = [name, *(layer.data_param.source for layer in layers)]
     columns = dict(zip(tops, columns_of(name, source, asked, tops), strict=True))
+    if isinstance(source, Table):
+        source = source.only({columns[top].name: shape for top, shape in _shapes(layers).items()})
+        known = {column.name: column for column in source.columns}
+        columns = {top: known[column.name] for top, column in columns.items()}
     feeds = []
     for layer in layers:
         for index, top in enumerate(layer.top):
@@ -78,7 +83,7 @@ def feed_net(net: caffe_pb2.NetParameter, phase: Phase, given: str | None, folde
             else:
                 feed = Feed(top, columns[top].name)
             feeds.append(feed)
-    return Fed(name, source, tuple(feeds))
+    return Fed(str(name), source, tuple(feeds))
 
 
 def feed_tests(
@@ -118,11 +123,11 @@ def naming_option(phase: Phase) -> Iterator[None]:
         raise DataError(f"{error}; or name other data: --{phase.lower()} SRC") from error
 
 
-def columns_of(name: str, source: Source, asked: Sequence[str], tops: Sequence[str]) -> list[Column]:
+def columns_of(name: str | Source, source: Source, asked: Sequence[str | Source], tops: Sequence[str]) -> list[Column]:
     """The columns of `source`, which is called `name`, that feed `tops`; raises DataError.
 
-    Those that the first of the URIs `asked` names which names any, else those of the tops' names, else those at the
-    same positions.
+    Those that the first of the URIs `asked` names which names any; else those of the tops' names, and for the other
+    tops the other columns, in their order.
     """
     known = {column.name: column for column in source.columns}
     here = f"{name} has the columns {', '.join(known)}"
@@ -136,14 +141,13 @@ def columns_of(name: str, source: Source, asked: Sequence[str], tops: Sequence[s
         if missing:
             raise DataError(f"there is no column `{missing[0]}`: {here}")
         return [known[column] for column in wanted]
-    if all(top in known for top in tops):
-        return [known[top] for top in tops]
     if len(tops) > len(known):
         raise DataError(f"{here}: too few for the tops {', '.join(tops)}")
-    return list(source.columns[: len(tops)])
+    others = (column for column in source.columns if column.name not in tops)
+    return [known[top] if top in known else next(others) for top in tops]
 
 
-def _check_shape(name: str, layer: caffe_pb2.LayerParameter, index: int, column: Column) -> None:
+def _check_shape(name: str | Source, layer: caffe_pb2.LayerParameter, index: int, column: Column) -> None:
     shapes = layer.input_param.shape
     wanted = tuple((shapes[index] if index < len(shapes) else shapes[0]).dim)[1:]
     found = column.shape
@@ -163,6 +167,17 @@ def _check_shape(name: str, layer: caffe_pb2.LayerParameter, index: int, column:
             f"column `{column.name}` of {name} has rows of {_sizes(found)}, but top `{layer.top[index]}` of layer "
             f"`{layer.name}` wants {_sizes(wanted)}"
         )
+
+
+def _shapes(layers: Sequence[caffe_pb2.LayerParameter]) -> dict[str, tuple[int, ...]]:
+    """The shape of a row of each top, as the net states it; () where images are cropped to it."""
+    shapes = {}
+    for layer in layers:
+        stated = layer.input_param.shape
+        for index, top in enumerate(layer.top):
+            cropped = index == 0 and layer.transform_param.crop_size
+            shapes[top] = () if cropped else tuple((stated[index] if index < len(stated) else stated[0]).dim)[1:]
+    return shapes
 
 
 def _sizes(shape: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 from ..errors import SparkNetError
@@ -58,6 +58,7 @@ class Rendezvous:
         self.own: list[Arrays] = [()] * size
         self.done = 0
         self._working = size
+        self._met = False
         self._ended: Arrays | None = None
         self._told: list[list[Figures]] = [[] for _ in range(size)]
         self._wires: dict[int, Wire] = {}
@@ -84,19 +85,26 @@ class Rendezvous:
         if 0 in self._wires:
             self._wires[0].send({})
 
-    def rounds(self, wait: float | None = None) -> Iterator[list[Figures]]:
+    def rounds(self, usual: Callable[[], float | None], wait: float | None = None) -> Iterator[list[Figures]]:
         """The figures of each round, in the ranks' order, when all workers have done it; goes on where it was left.
 
         Ends when all have ended, and their arrays are here; when the tasks are over; or after `wait` seconds without
-        news. Raises PeerError where a worker is late or lost, and the SparkNetError of a worker, as it is.
+        news. Raises PeerError where a worker is late or lost, or nobody is heard of for longer than a round's `usual`
+        seconds allow (None: not known yet), and the SparkNetError of a worker, as it is.
         """
         lost: PeerError | None = None
         while self._working:
+            # Who among them is late the workers know better, and sooner.
+            limit = None if (seconds := usual()) is None else 2 * (self.place.patience + seconds)
+            if limit is not None and not self._met:
+                limit += FIRST
             try:
-                rank, what = self._heard.get(timeout=wait)
+                rank, what = self._heard.get(timeout=limit if wait is None else wait)
             except queue.Empty:
                 if lost:
                     raise lost from None
+                if wait is None:
+                    raise LateError(f"all workers are late: nothing for {limit:.0f} s") from None
                 return
             match what:
                 case Figures():
@@ -148,6 +156,7 @@ class Rendezvous:
             return
         except OSError:
             return  # the listener was closed, and nobody hears
+        self._met = True
         for rank, wire in self._wires.items():
             threading.Thread(target=self._hear, args=(rank, wire), name=wire.peer, daemon=True).start()
 

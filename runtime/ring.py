@@ -13,6 +13,7 @@ from ..errors import ClusterError, SparkNetError
 from .checkpoint import State
 from .config import TASK_FAILURES
 from .exchange import Watch
+from .late import Pace
 from .rendezvous import Member, Place, Rendezvous
 from .rule import Rule
 from .shards import Shard
@@ -41,10 +42,11 @@ class Ring:
         self._rule = rule
         self._deadline = deadline
         self._attempts = attempts
+        self._pace = Pace()
 
     def leg(self, state: State, steps: Sequence[int], watch: Watch) -> None:
         """Runs rounds for a minute or so. Where something is lost, all that the leg did is done again."""
-        told = _Told(watch)
+        told = _Told(watch, self._pace, max(steps))
         for attempt in range(1, self._attempts + 1):
             self._cluster.check_slots()
             try:
@@ -115,12 +117,12 @@ class Ring:
 def _listen(meeting: Rendezvous, told: "_Told") -> bool:
     """Tells of all rounds; whether Ctrl-C has ended the leg, which then waits for the end of the round at hand."""
     try:
-        for done in meeting.rounds():
+        for done in meeting.rounds(told.usual):
             told.round(done)
         return False
     except KeyboardInterrupt:
         meeting.stop()
-        for done in meeting.rounds(STOP_SECONDS):
+        for done in meeting.rounds(told.usual, STOP_SECONDS):
             told.round(done)
         if meeting.shared is None:
             raise
@@ -130,18 +132,25 @@ def _listen(meeting: Rendezvous, told: "_Told") -> bool:
 class _Told:
     """Tells a watch of a leg's rounds, of each once, however often they are run; `done` were whole before an error."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, pace: Pace, steps: int) -> None:
         self.watch = watch
         self.done = 0
         self._told = 0
+        self._pace = pace
+        self._steps = steps
 
     def begin(self) -> None:
         """The leg begins, perhaps again."""
         self._count = 0
         self._clock = time.perf_counter()
 
+    def usual(self) -> float | None:
+        """Seconds that the longest round of the leg usually takes."""
+        return self._pace.usual(self._steps)
+
     def round(self, done: list[Figures]) -> None:
         """The next round is over."""
+        self._pace.heard(done)
         now = time.perf_counter()
         self._count += 1
         if self._count > self._told:

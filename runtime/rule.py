@@ -135,6 +135,13 @@ class Rule:
             figures=Figures(done.losses, done.rows, done.seconds),
         )
 
+    def kept(self, shared: Arrays, own: Arrays) -> Arrays:
+        """What a worker goes on with that had `own` (() for none yet) and is left out of a round: the same."""
+        if own:
+            return own
+        sizes = {"history": self.history, "history_residual": self.history, "residual": shared[0].size}
+        return tuple(shared[0] if name == "weights" else np.zeros(sizes[name], np.float32) for name in self.own)
+
     def average(self, shared: Arrays, turns: Sequence[Turn]) -> Arrays:
         """The arrays for all of the next round, from the turns of all workers: what an exchange and `settle` do."""
         weights = [turn.weight for turn in turns]

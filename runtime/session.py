@@ -58,7 +58,10 @@ def session(plan: Plan, config: RunConfig, context: SparkContext | None = None) 
     train_net = phase_net(plan.net, plan.solver, "TRAIN")
     solver = caffe_ext.Solver(plain_solver(plan.solver), train_net, seed=config.seed, precision=config.precision)
     began = _begin(plan, config, solver, None) if config.snapshot_url is None else None
-    with Cluster(config.master, config.workers, context, config.conf) as cluster, _remote(cluster, config) as remote:
+    with (
+        Cluster(config.master, config.workers, context, config.conf, config.deadline) as cluster,
+        _remote(cluster, config) as remote,
+    ):
         state, config, started = began or _begin(plan, config, solver, remote)
         rows, held = _ingest(cluster, plan.train, "TRAIN", config)
         held.check_workers()

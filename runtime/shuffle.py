@@ -2,13 +2,18 @@
 
 A worker cuts its arrays into pieces, Spark's shuffle brings the same piece of all workers together, and what the driver
 gets, a part at a time, is their mean: its traffic does not grow with the number of workers.
+
+When a worker is late, Spark runs its part of the round again, on another process; the other parts are still there, in
+the shuffle. Or the worker is dropped, by being told to give nothing this time.
 """
 
 import contextlib
 import dataclasses
 import functools
+import json
+import queue
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +22,12 @@ from ..errors import SparkNetError
 from .average import Array, mean
 from .checkpoint import State
 from .codec import RETURN, Format, Message, opened
+from .config import Late
 from .exchange import Watch
+from .late import LateTasksError, Pace, Stage
 from .rule import Arrays, Rule, Turn
 from .shards import Shard
-from .spark import RDD, Cluster, Own, Rows
+from .spark import Cluster, Own, Rows, said
 from .worker import Figures
 
 # Bytes of a piece, the message of which may be smaller; and of the pieces that one task sums. So many tasks make a
@@ -29,6 +36,8 @@ PIECE = 1 << 22
 BUCKET = 1 << 25
 TOGETHER = 8
 GIVEN = -1
+# Who is to be told, and what; None: no more.
+News = queue.SimpleQueue[tuple[Callable[[str], None], str] | None]
 
 
 class Piece(NamedTuple):
@@ -52,7 +61,7 @@ class Piece(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """What else a worker tells: lengths of its arrays, or the error that it met."""
+    """What else a worker tells: lengths of its arrays, the error that it met, or that it is dropped: neither."""
 
     partition: int
     give: tuple[int, ...] = ()
@@ -62,48 +71,77 @@ class Head:
 
 
 class Shuffle:
-    """See exchange.Exchange. A leg has a state after each round."""
+    """See exchange.Exchange. A leg has a state after each round.
 
-    def __init__(self, cluster: Cluster, rows: Rows, rule: Rule) -> None:
+    late         what becomes of a worker that is later than the cluster's deadline
+    """
+
+    def __init__(self, cluster: Cluster, rows: Rows, rule: Rule, late: Late = "AGAIN") -> None:
         self._cluster = cluster
         self._rows = rows
         self._rule = rule
+        self._late = late
+        self._pace = Pace()
 
     def leg(self, state: State, steps: Sequence[int], watch: Watch) -> None:
         """Runs all rounds. What is lost Spark itself runs again."""
         for count in steps:
             started = time.perf_counter()
-            with self._cluster.running(functools.partial(self._round, state, count)) as job:
+            # What happens on the way is heard in the job's thread, and told in this one.
+            news: News = queue.SimpleQueue()
+            with self._cluster.running(functools.partial(self._round, state, count, watch, news)) as job:
+                job.add_done_callback(lambda _, news=news: news.put(None))  # type: ignore[misc]
+                for tell, reason in iter(news.get, None):
+                    tell(reason)
                 state, figures = self._cluster.result(job)
+            self._pace.heard(figures)
             watch.trained(figures, time.perf_counter() - started)
             watch.reached(state)
 
-    def _round(self, state: State, steps: int) -> tuple[State, list[Figures]]:
-        rule, workers = self._rule, self._cluster.workers
+    def _round(self, state: State, steps: int, watch: Watch, news: News) -> tuple[State, list[Figures]]:
+        rule, cluster = self._rule, self._cluster
+        workers, round, iteration = cluster.workers, state.round, state.iteration
         shared, own = rule.share(state)
         numbers = sum(array.nbytes for arrays in (shared, *own) for array in arrays)
         buckets = max(1, -(-numbers // BUCKET))
 
-        round, iteration = state.round, state.iteration
-
         def work(shard: Shard, partition: int, shared: Arrays, own: Arrays) -> Iterable[tuple[int, Head | Piece]]:
+            if partition in _dropped():
+                return [(0, Head(partition))]
             return _cut(rule.train(shard, partition, shared, own, round, iteration, steps), partition, buckets)
 
+        def late(tasks: LateTasksError, first: int) -> None:
+            # Without a worker that is done there is no mean; and what the driver has already holds all workers.
+            if self._late == "DROP" and tasks.stage == 0 and tasks.done and first == 0:
+                cluster.say(json.dumps([*_dropped(), *tasks.partitions]))
+                news.put((watch.dropped, str(tasks)))
+            else:
+                news.put((watch.again, str(tasks)))
+
+        def brought() -> Iterator[Head | Piece]:
+            # What is given is let go: the driver has little more than one copy.
+            stages = [Stage("worker", self._pace.usual(steps)), Stage("sum", 0.0)]
+            for first in range(0, buckets, TOGETHER):
+                some = list(range(first, min(first + TOGETHER, buckets)))
+                job = functools.partial(cluster.context.runJob, summed, lambda pieces: pieces, some)
+                found = cluster.timely(job, stages, functools.partial(late, first=first))
+                found.reverse()
+                while found:
+                    yield found.pop()
+
         with contextlib.ExitStack() as stack:
-            cut = self._cluster.over(self._rows, work, _failed, stack, shared, Own(own or ((),)))
+            cut = cluster.over(self._rows, work, _failed, stack, shared, Own(own or ((),)))
             summed = cut.partitionBy(buckets, lambda key: key).mapPartitions(lambda pairs: _sum(pairs, workers))
-            means, owns, figures = _gather(self._brought(summed, buckets), workers)
-        after = rule.state(state.round + 1, state.iteration + steps, rule.settle(shared, means), owns)
+            stack.callback(cluster.forget, summed)
+            means, owns, figures = _gather(brought(), workers)
+        owns = [owns[each] or rule.kept(shared, own[each] if own else ()) for each in range(workers)]
+        after = rule.state(round + 1, iteration + steps, rule.settle(shared, means), owns)
         return after, figures
 
-    def _brought(self, summed: RDD[Head | Piece], buckets: int) -> Iterator[Head | Piece]:
-        """All of `summed`, of as many partitions. What is given is let go: the driver has little more than one copy."""
-        for first in range(0, buckets, TOGETHER):
-            some = list(range(first, min(first + TOGETHER, buckets)))
-            found = self._cluster.context.runJob(summed, lambda pieces: pieces, some)
-            found.reverse()
-            while found:
-                yield found.pop()
+
+def _dropped() -> list[int]:
+    """In a task, and in a body of Cluster.running: the workers that are left out of the round."""
+    return list(json.loads(said() or "[]"))
 
 
 def _cut(turn: Turn, partition: int, buckets: int) -> Iterator[tuple[int, Head | Piece]]:
@@ -132,13 +170,14 @@ def _failed(partition: int, error: SparkNetError) -> Iterable[tuple[int, Head | 
 def _sum(pairs: Iterable[tuple[int, Head | Piece]], workers: int) -> Iterator[Head | Piece]:
     """The means of the pieces of a bucket, summed in the partitions' order; and what is not averaged, as it is."""
     met: dict[tuple[int, int], list[Piece]] = {}
+    wanted = workers - len(_dropped())
     for _, found in pairs:
         if isinstance(found, Head) or found.owner != GIVEN:
             yield found
             continue
         pieces = met.setdefault((found.array, found.start), [])
         pieces.append(found)
-        if len(pieces) == workers:
+        if len(pieces) == wanted:
             del met[found.array, found.start]
             pieces.sort(key=lambda piece: piece.partition)
             total = mean([piece.values() for piece in pieces], [piece.weight for piece in pieces])
@@ -164,7 +203,7 @@ def _gather(found: Iterator[Head | Piece], workers: int) -> tuple[Arrays, list[A
         if len(heads) < workers:
             continue
         if not owns:
-            means = _room(heads[0].give)
+            means = _room(next(head.give for head in heads.values() if head.figures))
             owns = [_room(heads[partition].own) for partition in range(workers)]
         for piece in early:
             array = (means if piece.owner == GIVEN else owns[piece.owner])[piece.array]

@@ -18,7 +18,7 @@ from .average import mean
 from .checkpoint import State
 from .choice import choose
 from .config import RunConfig
-from .events import Again, Emit, Round, Snapshot, Start, Tau, Test
+from .events import Again, Dropped, Emit, Round, Snapshot, Start, Tau, Test
 from .exchange import Exchange
 from .plan import Plan, checkpoint_name
 from .remote import RemoteFolder
@@ -60,27 +60,31 @@ def run(
     with session(plan, config, context) as ready:
         cluster, config, state = ready.cluster, ready.config, ready.state
         exchange, average, chosen = choose(
-            config.average, cluster, ready.rows, ready.rule, state.weights.size, config.deadline
+            config.average, cluster, ready.rows, ready.rule, state.weights.size, config.late
         )
         config = dataclasses.replace(config, average=average)
         name = checkpoint_name(plan.solver, plan.name)
         tests = ready.tests
+        overlap, notes = _overlap(config, cluster)
         loop = _Loop(cluster, ready.job, exchange, ready.solver, config, tests, ready.remote, emit, name, state)
-        emit(_start(plan, config, ready, loop.rounds, (*ready.notes, *chosen)))
+        emit(_start(plan, config, ready, loop.rounds, (*ready.notes, *chosen, *notes)))
         for held in (ready.train, ready.test):
             if held is not None and held.skipped is not None:
                 emit(held.skipped)
-        with loop.kept():
+        with loop.kept(), loop.testing:
             last = False
             while not (last or loop.done):
                 loop.leg()
                 last = loop.done or stop()
                 if tests and (last or (config.test_every and loop.state.round % config.test_every == 0)):
                     loop.test()
+                    if last or not overlap:
+                        loop.tested()
                 if last or (config.snapshot_every and loop.state.round % config.snapshot_every == 0):
                     loop.snapshot()
             if tests and not loop.metrics:
                 loop.test()
+                loop.tested()
     return Result(loop.state.round, loop.state.iteration, loop.metrics, loop.files)
 
 
@@ -112,6 +116,9 @@ class _Loop:
         self.state = state
         self.metrics: dict[str, float] = {}
         self.files: tuple[pathlib.Path | str, ...] = ()
+        # The test that goes on, if any: an error in the rounds cancels it.
+        self.testing = contextlib.ExitStack()
+        self._tested: Callable[[], None] = lambda: None
         self._saved = self._round = state.round
         self._iteration = state.iteration
         share = config.averaging_share
@@ -185,14 +192,30 @@ class _Loop:
         """Rounds since the last state are run again."""
         self.emit(Again(round=self.state.round, iteration=self.state.iteration, reason=reason))
 
+    def dropped(self, reason: str) -> None:
+        """A worker is left out of the next round."""
+        self.emit(Dropped(round=self._round, iteration=self._iteration, reason=reason))
+
     def test(self) -> None:
-        """Computes the metrics of the averaged weights over the whole test set."""
+        """Begins to compute the metrics of the averaged weights over the whole test set."""
+        self.tested()
         if self.tests is None:
             return
-        started = time.perf_counter()
-        checkpoint.put(self.solver, self.state)
+        started, state = time.perf_counter(), self.state
+        checkpoint.put(self.solver, state)
         params = {layer: [blob.data.copy() for blob in blobs] for layer, blobs in self.solver.net.params.items()}
-        done: list[Tested] = self.cluster.each(self.tests, worker.test, self.job, params)
+        job = self.testing.enter_context(self.cluster.begin(self.tests, worker.test, self.job, params))
+        ended: list[float] = []
+        job.add_done_callback(lambda _: ended.append(time.perf_counter()))
+        self._tested = lambda: self._tell(state, self.cluster.results(job), ended[0] - started)
+
+    def tested(self) -> None:
+        """Waits for the end of the test that goes on, and tells of it."""
+        tested, self._tested = self._tested, lambda: None
+        tested()
+        self.testing.close()
+
+    def _tell(self, state: State, done: Sequence[Tested], seconds: float) -> None:
         done = [result for result in done if result.rows]
         names = list(done[0].metrics)
         values = [np.array([result.metrics[name] for name in names]) for result in done]
@@ -200,11 +223,11 @@ class _Loop:
         self.metrics = dict(zip(names, total.tolist(), strict=True))
         self.emit(
             Test(
-                round=self.state.round,
-                iteration=self.state.iteration,
+                round=state.round,
+                iteration=state.iteration,
                 metrics=self.metrics,
                 rows=sum(result.rows for result in done),
-                seconds=time.perf_counter() - started,
+                seconds=seconds,
             )
         )
 
@@ -232,6 +255,14 @@ class _Loop:
                         # A lost cluster takes its filesystem along; either matters.
                         raise OutputError(f"{str(error) or 'interrupted'}; then {second}") from error
             raise
+
+
+def _overlap(config: RunConfig, cluster: Cluster) -> tuple[bool, tuple[str, ...]]:
+    """Whether tests run while the next rounds train, and what the user should know of that."""
+    wanted = 2 * config.workers
+    if not config.overlap_tests or (found := cluster.slots) >= wanted:
+        return config.overlap_tests, ()
+    return False, (f"tests do not overlap with training: that takes {wanted} slots, but {cluster.master} has {found}",)
 
 
 def _start(

@@ -14,6 +14,7 @@ from .checkpoint import check_folder
 from .command import compile_model, solver_of
 from .config import RunConfig
 from .console import ConsoleReport
+from .data.dataframe import as_source
 from .events import Emit, Event
 from .feeds import data_layers, feed_net, feed_tests, no_source
 from .plan import Plan, phase_net
@@ -65,9 +66,10 @@ class Trainer:
         self._compiled: Model | None = None
         self._stopped = False
 
-    def fit(self, train: str | None = None, test: str | None = None, *, resume: bool = False) -> Result:
-        """Trains to the end, on the sources `train` and `test` (URIs) in place of the model's.
+    def fit(self, train: Any = None, test: Any = None, *, resume: bool = False) -> Result:
+        """Trains to the end, on `train` and `test` in place of the model's sources.
 
+        Each is a URI, or a DataFrame of the Spark that the trainer was given (`runtime.data.DataFrame` takes options).
         `resume` goes on from the newest snapshot. When training fails or is interrupted, what the rounds so far have
         learnt is kept in a snapshot first. Raises ModelError, DataError, UsageError, ClusterError, OutputError, and
         what the engine raises.
@@ -84,7 +86,7 @@ class Trainer:
             self.result = run(plan, config, report, self._context, lambda: self._stopped)
         return self.result
 
-    def plan(self, train: str | None = None, test: str | None = None, json: str | None = None) -> None:
+    def plan(self, train: Any = None, test: Any = None, json: str | None = None) -> None:
         """Trains nothing: measures a few iterations and averages, and prints what other workers and tau would bring.
 
         Writes the same to the file `json`. Raises what `fit` raises.
@@ -116,7 +118,8 @@ class Trainer:
         deploy = self._compiled.deploy if phase == caffe_ext.TEST else None
         return caffe_ext.Net(deploy or self._compiled.net, phase, weights=weights)
 
-    def _planned(self, train: str | None, test: str | None, resume: bool) -> tuple[Plan, RunConfig]:
+    def _planned(self, train: Any, test: Any, resume: bool) -> tuple[Plan, RunConfig]:
+        train, test = as_source(train), as_source(test)
         if isinstance(self._model, Model):
             compiled, path = self._model, str(self._model.path or self._model.name)
         else:

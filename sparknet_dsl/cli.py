@@ -355,6 +355,17 @@ def _upper(*names: str) -> click.Choice[str]:
     help="How weights get from worker to worker: through Spark alone, over connections of their own, or whichever a "
     "probe finds the faster.  [default: the model's, else auto]",
 )
+@click.option(
+    "--late",
+    type=click.Choice(["again", "drop"]),
+    help="What becomes of a worker that is later than the model's deadline: its part is done again, or (through Spark) "
+    "it is left out of the round.  [default: the model's, else again]",
+)
+@click.option(
+    "--overlap-tests/--no-overlap-tests",
+    default=None,
+    help="Whether tests run while the next rounds train, where slots are to spare.  [default: the model's, else no]",
+)
 @define_option
 @click.option("--json", metavar="FILE", help="Write one event per line (start, round, test, snapshot, end) to FILE.")
 @click.option(
@@ -388,6 +399,8 @@ def run_command(
     ship_env: str | None,
     pin: bool,
     average: str | None,
+    late: str | None,
+    overlap_tests: bool | None,
     bad_records: Any,
     defines: dict[str, str],
     json: str | None,
@@ -441,6 +454,8 @@ def run_command(
             ship_env=ship_env,
             pin=pin,
             average=average,
+            late=late,
+            overlap_tests=overlap_tests,
             bad_records=bad_records,
             defines=defines,
             json=json,

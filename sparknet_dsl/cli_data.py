@@ -100,6 +100,19 @@ def _run(body: Callable[[], None]) -> None:
     sys.exit(guarded(body))
 
 
+def _run_long(body: Callable[[], None]) -> None:
+    """Runs what the same command goes on with after an interruption, and says so then."""
+
+    def told() -> None:
+        try:
+            body()
+        except KeyboardInterrupt:
+            click.echo("stopping; the same command goes on from here", err=True)
+            raise
+
+    _run(told)
+
+
 @data_command.command("get")
 @click.argument("name", metavar="NAME")
 @click.argument("folder", metavar="[DIR]", required=False)
@@ -124,7 +137,7 @@ def get_command(name: str, folder: str | None, url: str | None) -> None:
 
         click.echo(f"{name} is there: {get(name, folder, url)}")
 
-    _run(body)
+    _run_long(body)
 
 
 @data_command.command("convert")
@@ -146,10 +159,10 @@ def convert_command(source: str, to: str, per_file: int | None, **options: Any) 
       lmdb:DIR, leveldb:DIR   as Caffe's convert_imageset writes them (mnist: and cifar10: as convert_mnist_data and
                               convert_cifar_data do): the same keys, the same Datum
       images:DIR              a folder for each label, and list.txt (`path label`)
+      imagenet:DIR            tars of images, and train.txt (`file label`)
       hdf5:DIR|FILE.h5        a dataset for each column, and list.txt
-      parquet:DIR|FILE.parquet, csv:DIR|FILE.csv, libsvm:DIR|FILE.svm, tfrecord:DIR|FILE.tfrecord
-      webdataset:DIR|FILE.tar samples of files of one name
-      imagenet:DIR            tars of images, and labels.txt
+      webdataset:DIR|FILE.tar files of one name make a row
+      parquet:DIR|FILE.parquet, tfrecord:DIR|FILE.tfrecord, csv:DIR|FILE.csv, libsvm:DIR|FILE.svm
 
     Images that are encoded (JPEG, PNG) stay as they are unless DST holds numbers only (hdf5:, csv:, libsvm:), or
     --resize, --gray or --encode ask for something else. DST takes its place when it is whole; what is there already is
@@ -160,7 +173,7 @@ def convert_command(source: str, to: str, per_file: int | None, **options: Any) 
       sparknet-data convert mnist:data/mnist lmdb:mnist_train_lmdb
       sparknet-data convert mnist:data/mnist lmdb:mnist_test_lmdb --phase test
       sparknet-data convert images:photos lmdb:photos_lmdb --resize 256 --encode jpg --shuffle --seed 7
-      sparknet-data convert lmdb:photos_lmdb parquet:hdfs_upload
+      sparknet-data convert lmdb:photos_lmdb parquet:photos
       sparknet-data convert 'parquet:sales?columns=features,label' libsvm:sales.svm
 
     Exit status: 0 done, 1 SRC cannot be read or DST not written, 2 the command line is wrong, 130 interrupted.
@@ -172,7 +185,7 @@ def convert_command(source: str, to: str, per_file: int | None, **options: Any) 
         written, data = convert(source, to, Options(per_file=per_file or 0, **options))
         click.echo(f"{written}{data.skipped()}")
 
-    _run(body)
+    _run_long(body)
 
 
 @data_command.command("split")
@@ -206,7 +219,7 @@ def split_command(source: str, to: str, parts: str, by_class: bool, per_file: in
         all_written, data = split(source, to, shares_of(parts), by_class, Options(per_file=per_file or 0, **options))
         click.echo("\n".join(map(str, all_written)) + data.skipped())
 
-    _run(body)
+    _run_long(body)
 
 
 @data_command.command("mean")
@@ -280,7 +293,7 @@ def shards_command(source: str, to: str, **options: Any) -> None:
 
         click.echo(shards(source, to, **options))
 
-    _run(body)
+    _run_long(body)
 
 
 @data_command.command("show")

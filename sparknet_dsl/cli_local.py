@@ -187,3 +187,65 @@ def test_command(model: str, **options: Any) -> None:
     from .runtime.score import main
 
     sys.exit(guarded(lambda: main(model, **options)))
+
+
+@click.command(context_settings=CONTEXT)
+@click.argument("model", type=click.Path())
+@click.argument("weights", type=click.Path())
+@click.argument("source", metavar="SRC")
+@click.option(
+    "--blobs",
+    multiple=True,
+    metavar="NAME[,NAME]",
+    callback=_files,
+    help="Give these blobs as they are, in place of predictions: features.",
+)
+@click.option(
+    "--out", metavar="KIND:PLACE", help="Write to parquet:DIR, csv:FILE, json:FILE (a row a line) or npz:FILE."
+)
+@click.option(
+    "--workers", type=click.INT, help="Threads, each with a net of its own; with --master, tasks.  [default: 1]"
+)
+@click.option("--master", metavar="URL", help="Spark's master: compute there.  [default: without Spark]")
+@click.option(
+    "--top", type=click.INT, default=5, show_default=True, help="So many of the likeliest classes of each row."
+)
+@click.option("--labels", metavar="FILE", help="The classes' names, a line each.")
+@click.option("--eval", "evaluate", is_flag=True, help="Compare with the labels: accuracy, classes, confusion matrix.")
+@click.option("--confusion", metavar="FILE.png", help="Where --eval draws the matrix.  [default: confusion.png]")
+@click.option("--json", metavar="FILE", help="Write the rows counted, and what --eval finds, as one JSON object.")
+@click.option("--batch", type=click.INT, default=64, show_default=True, help="Rows of a pass.")
+@click.option("--threads", type=click.INT, help="Threads of the engine.  [default: all cores]")
+@precision_option
+@click.option(
+    "--bad-records",
+    type=click.Choice(["skip", "fail"]),
+    default="fail",
+    show_default=True,
+    help="What becomes of records that cannot be read.",
+)
+@click.option("--conf", multiple=True, metavar="KEY=VALUE", help="A setting of Spark's own; repeatable.")
+@click.option("--ship-env", metavar="FILE", help="Send executors this environment, as sparknet-run does.")
+@define_option
+@click.version_option(**VERSION)
+def predict_command(model: str, weights: str, source: str, **options: Any) -> None:
+    """Tell what a trained net says of the rows of SRC.
+
+    MODEL is a .snet file, a model of the library, or a net or solver of Caffe's; what predicts is its deploy variant,
+    or its net without the losses. WEIGHTS is a .caffemodel. Rows are transformed as in phase TEST. Without --out and
+    --eval the first rows are shown.
+
+    \b
+    Examples:
+      sparknet-predict digits snapshots/digits_iter_500.caffemodel digits:
+      sparknet-predict digits snapshots/digits_iter_500.caffemodel digits: --eval --confusion digits.png
+      sparknet-predict caffenet caffenet.caffemodel images:photos --labels synset_words.txt --out csv:classes.csv
+      sparknet-predict caffenet caffenet.caffemodel images:photos --blobs fc7 --out parquet:features
+
+    Exit status: 0 done, 1 the model, the weights or the data are wrong, or a file cannot be written, 2 the command
+    line is wrong, 3 the cluster failed, 130 interrupted.
+    """
+    from .runtime.command import guarded
+    from .runtime.predict import main
+
+    sys.exit(guarded(lambda: main(model, weights, source, evaluate=options.pop("evaluate"), **options)))

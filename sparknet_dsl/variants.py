@@ -1,5 +1,6 @@
 """Two changes to an expanded net: data layers that Spark feeds, and the deploy variant."""
 
+import math
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,7 +9,8 @@ from .layers import PHASES, Layer, Network, active
 from .proto import caffe_pb2
 from .schema import DATA_LAYERS, RDD_TYPE, own_message
 
-DataShapes = Mapping[str, Sequence[tuple[int, ...]]]
+# By phase, the shape of a row of each top, or of each column of the source, by name.
+DataShapes = Mapping[str, Sequence[tuple[int, ...]] | dict[str, tuple[int, ...]]]
 # Of a phase and a source's URI the shape of a row of each of the tops that it feeds; () where that is not known.
 RowsOf = Callable[[str, str, Sequence[str]], Sequence[tuple[int, ...]]]
 
@@ -99,6 +101,13 @@ def batch_of(layer: caffe_pb2.LayerParameter) -> int | None:
 def _rows(layer: Layer, source: str, data_shapes: DataShapes, rows_of: RowsOf | None) -> Sequence[tuple[int, ...]]:
     phases = [phase for phase in PHASES if active(layer.message, phase)]
     given = next((data_shapes[phase] for phase in phases if phase in data_shapes), None)
+    if isinstance(given, dict):
+        # As feeds.py pairs them.
+        tops = layer.message.top
+        others = [shape for name, shape in given.items() if name not in tops]
+        unnamed = [top for top in tops if top not in given]
+        given = given | dict(zip(unnamed, others, strict=False))
+        given = [given[top] for top in tops] if all(top in given for top in tops) else []
     if given is not None or rows_of is None or not source or _stated(layer):
         return given or ()
     return next((rows for phase in phases if (rows := rows_of(phase, source, layer.message.top))), ())
@@ -128,6 +137,8 @@ def _shape(layer: Layer, index: int, rows: Sequence[tuple[int, ...]], diagnostic
     if wanted is None:
         wanted = known
     elif known is not None:
+        if len(known) == 2 and math.prod(size or 0 for size in wanted[1:]) == known[1]:
+            known[1:] = wanted[1:]  # rows that are stored flat
         if len(known) == len(wanted) and known[0] is None:
             known[0] = wanted[0]
         merged = [a if b is None else b for a, b in zip(wanted, known, strict=False)]

@@ -79,12 +79,26 @@ class Standalone:
         return subprocess.Popen(
             host.command(COMMAND, *arguments, "--master", self.url),
             cwd=folder,
-            env=self._environment(host),
+            env=self.environment(host),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
+
+    def environment(self, host: Host) -> dict[str, str]:
+        """Of processes of the cluster, and of drivers, on `host`."""
+        return {
+            **os.environ,
+            "SPARK_CONF_DIR": str(self._conf),
+            "SPARK_LOCAL_DIRS": str(self.folder / "local"),
+            "SPARK_LOCAL_IP": host.address,
+            "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1",
+            "SPARK_DAEMON_MEMORY": "256m",
+            "PYSPARK_PYTHON": sys.executable,
+            "TMPDIR": str(self.folder),
+            "OMP_WAIT_POLICY": "passive",
+        }
 
     def python_workers(self) -> list[int]:
         """Process numbers of the Python processes that run the tasks of this cluster's executors."""
@@ -128,22 +142,9 @@ class Standalone:
         words = host.command(SPARK_CLASS, f"org.apache.spark.deploy.{program}", "--webui-port", "0", *arguments)
         with log.open("wb") as file:
             self._processes.append(
-                subprocess.Popen(words, stdout=file, stderr=file, env=self._environment(host), start_new_session=True)
+                subprocess.Popen(words, stdout=file, stderr=file, env=self.environment(host), start_new_session=True)
             )
         return log
-
-    def _environment(self, host: Host) -> dict[str, str]:
-        return {
-            **os.environ,
-            "SPARK_CONF_DIR": str(self._conf),
-            "SPARK_LOCAL_DIRS": str(self.folder / "local"),
-            "SPARK_LOCAL_IP": host.address,
-            "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1",
-            "SPARK_DAEMON_MEMORY": "256m",
-            "PYSPARK_PYTHON": sys.executable,
-            "TMPDIR": str(self.folder),
-            "OMP_WAIT_POLICY": "passive",
-        }
 
     def _mine(self, process: int) -> bool:
         # Children inherit it, wherever they run and whatever session they make.

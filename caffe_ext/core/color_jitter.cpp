@@ -26,6 +26,7 @@ inline float luminance(const float* image, int64_t channels, int64_t size, int64
 // value * factor + (1 - factor) * other, which is one number for the whole image.
 SPARKNET_WIDE void blend(float* values, int64_t count, float factor, float other) {
   const float rest = (1.0f - factor) * other;
+#pragma omp simd
   for (int64_t i = 0; i < count; ++i) values[i] = cut(values[i] * factor + rest);
 }
 
@@ -36,6 +37,7 @@ double mean_luminance(const float* image, int64_t channels, int64_t size) {
 }
 
 SPARKNET_WIDE void saturate(float* image, int64_t size, float factor) {
+#pragma omp simd
   for (int64_t i = 0; i < size; ++i) {
     const float rest = (1.0f - factor) * (kBlue * image[i] + kGreen * image[size + i] + kRed * image[2 * size + i]);
     image[i] = cut(image[i] * factor + rest);
@@ -54,6 +56,7 @@ inline float below_largest(float sixths, float offset) {
 
 // Turns the hue (of the hexagon, as in HSV) by `turn` of a full turn.
 SPARKNET_WIDE void turn_hue(float* image, int64_t size, float turn) {
+#pragma omp simd
   for (int64_t i = 0; i < size; ++i) {
     const float blue = image[i], green = image[size + i], red = image[2 * size + i];
     const float largest = std::max(std::max(blue, green), red);

@@ -6,9 +6,65 @@
 
 #include "core/error.h"
 #include "core/matrix.h"
+#include "core/memory.h"
 #include "core/parallel.h"
+#include "core/wide.h"
 
 namespace sparknet {
+
+namespace {
+
+std::shared_ptr<float> zeros(int64_t floats) {
+  std::shared_ptr<float> memory = allocate(floats);
+  std::fill_n(memory.get(), floats, 0.0f);
+  return memory;
+}
+
+// `lanes` columns of a row-major matrix, into a panel and out of one.
+void to_panel(const float* from, int64_t rows, int64_t columns, int64_t lanes, float* panel) {
+  for (int64_t row = 0; row < rows; ++row) std::copy_n(from + row * columns, lanes, panel + row * kLanes);
+}
+
+void from_panel(const float* panel, int64_t rows, int64_t columns, int64_t lanes, float* to) {
+  for (int64_t row = 0; row < rows; ++row) std::copy_n(panel + row * kLanes, lanes, to + row * columns);
+}
+
+// What is not a number in a column that fills up a panel would, times zero, spread to others.
+void clear_padding(float* panel, int64_t rows, int64_t lanes) {
+  for (int64_t row = 0; row < rows; ++row) std::fill_n(panel + row * kLanes + lanes, kLanes - lanes, 0.0f);
+}
+
+SPARKNET_WIDE void transpose_block(const float* from, float* to) {
+  for (int i = 0; i < kLanes; ++i) {
+    for (int j = 0; j < kLanes; ++j) to[i * kLanes + j] = from[j * kLanes + i];
+  }
+}
+
+// y = on x, or += that.
+SPARKNET_WIDE void scale(int64_t count, const float* on, const float* x, float* y) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) y[i] = on[i] * x[i];
+}
+
+SPARKNET_WIDE void add_scaled(int64_t count, const float* on, const float* x, float* y) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) y[i] += on[i] * x[i];
+}
+
+SPARKNET_WIDE void add(int64_t count, const float* x, float* y) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) y[i] += x[i];
+}
+
+// Adds the rows of a panel.
+SPARKNET_WIDE void add_rows(const float* panel, int64_t rows, float* sums) {
+  for (int64_t row = 0; row < rows; ++row) {
+#pragma omp simd
+    for (int i = 0; i < kLanes; ++i) sums[i] += panel[row * kLanes + i];
+  }
+}
+
+}  // namespace
 
 void RecurrentLayer::setup(const Blobs& bottom, const Blobs& top) {
   const Message& fields = param().message("recurrent_param");
@@ -28,6 +84,8 @@ void RecurrentLayer::setup(const Blobs& bottom, const Blobs& top) {
   const Shape& x = bottom[0]->shape();
   if (x.size() < 3) fail(ErrorKind::kShape, "the bottom must be steps × streams × values, not ", to_string(x));
   inputs_ = count(x, 2, static_cast<int>(x.size()));
+  panels_h_ = panels_of(hidden_);
+  panels_x_ = panels_of(inputs_);
   const Message& weight_filler = fields.message("weight_filler");
   const int64_t width = gates_ * hidden_;
   add_param({width, inputs_}, weight_filler);
@@ -86,123 +144,162 @@ void RecurrentLayer::for_parts(const Body& body) {
   });
 }
 
-// Calls body(row of the part, row of the parameter) for each gate, where `units.count` rows begin.
+// Calls body(panel of the part, the gates' first row in a parameter, rows) for each gate and 16 units or what is left.
 template <typename Body>
-void RecurrentLayer::for_gates(const Units& units, const Body& body) const {
-  for (int64_t gate = 0; gate < gates_; ++gate) body(gate * units.count, gate * hidden_ + units.begin);
+void RecurrentLayer::for_gates(const Part& part, const Body& body) const {
+  for (int64_t gate = 0; gate < gates_; ++gate) {
+    for (int64_t i = 0; i < part.count; ++i) {
+      const int64_t panel = part.first + i;
+      body(gate * part.count + i, gate * hidden_ + panel * kLanes, lanes(hidden_, panel));
+    }
+  }
 }
 
-// Steps whose W_x x are computed at once: so few that the gates are still in the core's cache when their steps come,
-// but enough rows for a product. A divisor of the number of steps.
-int64_t RecurrentLayer::steps_at_once(int64_t width) const {
-  constexpr int64_t kCached = 1 << 17, kFewest = 16;  // floats, rows
-  int64_t most = std::clamp<int64_t>(kCached / (streams_ * width), 1, steps_);
-  while (steps_ % most != 0) --most;
-  return most * streams_ < kFewest ? steps_ : most;
+// Calls body(offset in weights_back, whether of W_h or else of W_x, offset in that, columns) for each row of the part's
+// gates and 16 columns or what is left.
+template <typename Body>
+void RecurrentLayer::for_chunks(const Part& part, const Body& body) const {
+  const int64_t stride = panels_of_gates(part) * kLanes * kLanes;
+  for_gates(part, [&](int64_t own, int64_t first, int64_t rows) {
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t at = (own * kLanes + i) * kLanes, row = first + i;
+      for (int64_t p = 0; p < panels_h_; ++p) {
+        body(p * stride + at, true, row * hidden_ + p * kLanes, lanes(hidden_, p));
+      }
+      for (int64_t p = 0; p < panels_x_; ++p) {
+        body((panels_h_ + p) * stride + at, false, row * inputs_ + p * kLanes, lanes(inputs_, p));
+      }
+    }
+  });
 }
 
 void RecurrentLayer::plan() {
   const int threads = omp_get_max_threads();
   const Shape wanted = {steps_, streams_, threads};
   if (planned_ == wanted) return;
-  constexpr int64_t kVector = 16;      // units whose values are a cache line
+  planned_.clear();                    // until all memory has been had
   constexpr int64_t kLeast = 1 << 17;  // multiply-adds in a step that are worth a thread
-  const int64_t vectors = (hidden_ + kVector - 1) / kVector;
+  constexpr int64_t kRows = 128;  // of gradients, which are still in the cache when those of the weights are computed
   const int64_t each = gates_ * hidden_ * (inputs_ + hidden_);
   const int64_t most = std::max<int64_t>(streams_ * each / kLeast, 1);
-  const int64_t count = std::min({static_cast<int64_t>(threads), vectors, most});
-  at_once_ = steps_at_once((vectors + count - 1) / count * kVector * gates_);
+  const int64_t count = std::min({static_cast<int64_t>(threads), panels_h_, most});
+  const int64_t panels = panels_h_ + panels_x_;
+  at_once_ = std::clamp<int64_t>(kRows / streams_, 1, steps_);
+  const int64_t groups = (steps_ + at_once_ - 1) / at_once_;
+  inputs_of_steps_ = zeros(groups * panels * panel_stride(at_once_ * streams_));
+  conts_ = allocate(steps_ * streams_ * kLanes);
+  for (Memory& values : states_) values = zeros((steps_ + 1) * state_size());
+  carried_.clear();
   parts_.clear();
   for (int64_t i = 0; i < count; ++i) {
-    const auto from = [&](int64_t index) { return std::min(vectors * index / count * kVector, hidden_); };
     Part part;
-    part.units = {from(i), from(i + 1) - from(i)};
-    part.width = gates_ * part.units.count;
-    Product::Form inputs{at_once_ * streams_, part.width, inputs_}, recurrent{streams_, part.width, hidden_};
-    inputs.packed = recurrent.packed = inputs.biased = recurrent.adds = true;
-    part.inputs.emplace(inputs);
-    part.recurrent.emplace(recurrent);
-    part.gates.resize(steps_ * streams_ * part.width);
+    part.index = i;
+    part.first = panels_h_ * i / count;
+    part.count = panels_h_ * (i + 1) / count - part.first;
+    const int64_t rows = panels_of_gates(part) * kLanes;
+    part.weights = zeros(rows * panels * kLanes);
+    part.weights_back = zeros(rows * panels * kLanes);
+    part.bias = zeros(rows);
+    if (static_) part.from_static = zeros(streams_ * rows);
+    part.gates = allocate(steps_ * streams_ * rows);
     parts_.push_back(std::move(part));
   }
   planned_ = wanted;
 }
 
 void RecurrentLayer::plan_back() {
-  const int64_t rows = steps_ * streams_;
+  if (!carried_.empty()) return;
   for (Part& part : parts_) {
-    if (part.recurrent_back) continue;
-    Product::Form recurrent{streams_, hidden_, part.width}, inputs{rows, inputs_, part.width};
-    recurrent.packed = inputs.packed = true;
-    inputs.adds = &part != &parts_.front();
-    inputs.threads = omp_get_max_threads();
-    part.recurrent_back.emplace(recurrent);
-    part.inputs_back.emplace(inputs);
-    part.weights_x.emplace(Product::Form{part.width, inputs_, rows, 'T'});
-    part.weights_h.emplace(Product::Form{part.width, hidden_, rows, 'T'});
-    part.da.resize(rows * part.width);
-    for (auto& sums : part.to_before) sums.resize(streams_ * hidden_);
+    const int64_t rows = panels_of_gates(part) * kLanes, columns = (panels_h_ + panels_x_) * kLanes;
+    part.dh = zeros(streams_ * kLanes);
+    part.da = zeros(panels_of_gates(part) * panel_stride(at_once_ * streams_));
+    for (Memory& gradient : part.to_input) gradient = allocate(streams_ * columns);
+    part.d_weights = allocate(rows * columns);
+    part.d_bias = allocate(rows);
+    if (static_) part.d_static = allocate(streams_ * rows);
   }
-}
-
-void RecurrentLayer::take_rows(Part& part, const float* parameter, int64_t columns) {
-  part.rows.resize(part.width * columns);
-  for_gates(part.units, [&](int64_t own, int64_t row) {
-    std::copy_n(parameter + row * columns, part.units.count * columns, part.rows.begin() + own * columns);
-  });
+  std::vector<Memory> carried;
+  for (size_t k = 0; k < states_.size(); ++k) carried.push_back(allocate(state_size()));
+  carried_ = std::move(carried);
 }
 
 void RecurrentLayer::pack(Part& part) {
-  const auto take = [&](int index, int64_t columns, uint64_t& version, Product& product) {
-    const Tensor& weights = params[index]->data;
-    const uint64_t now = weights.version();
-    if (now != 0 && version == now) return;
-    take_rows(part, weights.read(), columns);
-    product.pack('T', part.rows.data());
-    version = now;
-  };
-  take(0, inputs_, part.version_x, *part.inputs);
-  take(weights_h(), hidden_, part.version_h, *part.recurrent);
-  take_rows(part, params[1]->data.read(), 1);
-  part.bias = part.rows;
+  const Tensor &weights_x = params[0]->data, &weights_h = params[this->weights_h()]->data;
+  const float *x = weights_x.read(), *h = weights_h.read();
+  const bool known = weights_x.version() != 0 && weights_h.version() != 0;
+  if (known && part.version_x == weights_x.version() && part.version_h == weights_h.version()) return;
+  for_chunks(part, [&](int64_t at, bool of_h, int64_t from, int64_t columns) {
+    std::copy_n((of_h ? h : x) + from, columns, part.weights_back.get() + at);
+  });
+  const int64_t rows = panels_of_gates(part), panels = panels_h_ + panels_x_;
+  constexpr int64_t kBlock = kLanes * kLanes;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      transpose_block(part.weights_back.get() + (panel * rows + row) * kBlock,
+                      part.weights.get() + (row * panels + panel) * kBlock);
+    }
+  }
+  part.version_x = weights_x.version();
+  part.version_h = weights_h.version();
 }
 
-// What does not depend on the state, for the next steps.
-void RecurrentLayer::begin_steps(Part& part, int64_t t, const float* x, const std::vector<float>& from_static) {
-  const int64_t row = t * streams_;
-  float* gates = part.gates.data() + row * part.width;
-  part.inputs->run(x + row * inputs_, nullptr, gates, part.bias.data());
-  if (!static_) return;
-  for (int64_t i = 0; i < at_once_ * streams_; ++i) {
-    for_gates(part.units, [&](int64_t own, int64_t column) {
-      const float* from = from_static.data() + i % streams_ * gates_ * hidden_ + column;
-      float* to = gates + i * part.width + own;
-      for (int64_t u = 0; u < part.units.count; ++u) to[u] += from[u];
-    });
+Panels<float> RecurrentLayer::input(int64_t t) {
+  const int64_t panels = panels_h_ + panels_x_, stride = panel_stride(at_once_ * streams_);
+  float* group = inputs_of_steps_.get() + t / at_once_ * panels * stride;
+  return {group + t % at_once_ * streams_ * kLanes, stride, panels};
+}
+
+RecurrentLayer::Cell RecurrentLayer::cell(const Part& part, int64_t panel, int64_t t) {
+  const int64_t count = streams_ * kLanes;
+  float* gates = part.gates.get() + (t * panels_of_gates(part) + panel) * count;
+  return {t, (part.first + panel) * count, count, conts_.get() + t * count, gates, part.count * count};
+}
+
+// The part's share of [cont_t h_(t-1), x_t].
+void RecurrentLayer::begin_step(const Part& part, int64_t t, const float* x) {
+  const Panels<float> to = input(t);
+  const int64_t size = streams_ * kLanes, parts = static_cast<int64_t>(parts_.size());
+  for (int64_t panel = part.first; panel < part.first + part.count; ++panel) {
+    scale(size, conts_.get() + t * size, state(0, t) + panel * size, to.values + panel * to.stride);
+  }
+  for (int64_t p = panels_x_ * part.index / parts; p < panels_x_ * (part.index + 1) / parts; ++p) {
+    to_panel(x + t * streams_ * inputs_ + p * kLanes, streams_, inputs_, lanes(inputs_, p),
+             to.values + (panels_h_ + p) * to.stride);
   }
 }
 
-void RecurrentLayer::carry(int64_t t, const float* cont, const Units& units) {
-  for (int64_t n = 0; n < streams_; ++n) {
-    const float on = cont[t * streams_ + n];
-    const int64_t at = n * hidden_ + units.begin;
-    const float* h = state(0, t) + at;
-    float* to = conted_.data() + t * streams_ * hidden_ + at;
-    for (int64_t i = 0; i < units.count; ++i) to[i] = on * h[i];
+// The state before the first step, and any one, as N × H.
+void RecurrentLayer::read_state(int k, const float* rows) {
+  for (int64_t p = 0; p < panels_h_; ++p) {
+    to_panel(rows + p * kLanes, streams_, hidden_, lanes(hidden_, p), state(k, 0) + p * streams_ * kLanes);
   }
+}
+
+void RecurrentLayer::write_state(int k, int64_t t, float* rows) {
+  for (int64_t p = 0; p < panels_h_; ++p) {
+    from_panel(state(k, t) + p * streams_ * kLanes, streams_, hidden_, lanes(hidden_, p), rows + p * kLanes);
+  }
+}
+
+void RecurrentLayer::copy_outputs(float* to) {
+  const int64_t size = streams_ * hidden_;
+  parallel_for(steps_, std::max<int64_t>(kElementGrain / size, 1), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) write_state(0, t + 1, to + t * size);
+  });
 }
 
 void RecurrentLayer::forward(const Blobs& bottom, const Blobs& top) {
-  const int64_t width = gates_ * hidden_, size = streams_ * hidden_, rows = steps_ * streams_;
+  const int64_t width = gates_ * hidden_, rows = steps_ * streams_;
   if (rows == 0) return;
+  plan();
   for (size_t k = 0; k < states_.size(); ++k) {
-    states_[k].resize((steps_ + 1) * size);
+    const int index = static_cast<int>(k);
     if (exposed_) {
-      std::copy_n(bottom[(static_ ? 3 : 2) + k]->data.read(), size, states_[k].begin());
+      read_state(index, bottom[(static_ ? 3 : 2) + k]->data.read());
     } else if (k < last_.size()) {
-      std::copy(last_[k].begin(), last_[k].end(), states_[k].begin());
+      std::copy(last_[k].begin(), last_[k].end(), state(index, 0));
     } else {
-      std::fill_n(states_[k].begin(), size, 0.0f);
+      std::fill_n(state(index, 0), state_size(), 0.0f);
     }
   }
   std::vector<float> from_static;
@@ -211,83 +308,133 @@ void RecurrentLayer::forward(const Blobs& bottom, const Blobs& top) {
     multiply('N', 'T', streams_, width, static_inputs_, bottom[2]->data.read(), params[2]->data.read(), 0.0f,
              from_static.data());
   }
-
-  plan();
-  conted_.resize(rows * hidden_);
   const float *x = bottom[0]->data.read(), *cont = bottom[1]->data.read();
+  for (int64_t row = 0; row < rows; ++row) std::fill_n(conts_.get() + row * kLanes, kLanes, cont[row]);
   for (const auto& blob : params) blob->data.read();  // row-major from here on, for all threads
   for_parts([&](Part& part) {
     pack(part);
-    carry(0, cont, part.units);
+    for_gates(part, [&](int64_t own, int64_t row, int64_t count) {
+      std::copy_n(params[1]->data.read() + row, count, part.bias.get() + own * kLanes);
+      if (!static_) return;
+      to_panel(from_static.data() + row, streams_, width, count, part.from_static.get() + own * streams_ * kLanes);
+    });
+    begin_step(part, 0, x);
   });
+
+  const int64_t size = streams_ * kLanes;
   for (int64_t t = 0; t < steps_; ++t) {
     for_parts([&](Part& part) {
-      if (t % at_once_ == 0) begin_steps(part, t, x, from_static);
-      float* gates = part.gates.data() + t * streams_ * part.width;
-      part.recurrent->run(conted_.data() + t * size, nullptr, gates);
-      step(t, cont + t * streams_, part.units, gates);
-      if (t + 1 < steps_) carry(t + 1, cont, part.units);
+      const int64_t panels = panels_of_gates(part);
+      float* gates = cell(part, 0, t).gates;
+      const Panels<float> from = input(t);
+      multiply_panels(streams_, {from.values, from.stride, from.count},
+                      {part.weights.get(), from.count * kLanes * kLanes, panels}, part.bias.get(),
+                      {gates, size, panels});
+      if (static_) add(panels * size, part.from_static.get(), gates);
+      for_gates(part, [&](int64_t own, int64_t, int64_t count) {
+        if (count < kLanes) clear_padding(gates + own * size, streams_, count);
+      });
+      for (int64_t panel = 0; panel < part.count; ++panel) step(cell(part, panel, t));
+      if (t + 1 < steps_) begin_step(part, t + 1, x);
     });
   }
   forwarded_ = true;
 
   last_.resize(states_.size());
   for (size_t k = 0; k < states_.size(); ++k) {
-    const float* end = state(static_cast<int>(k), steps_);
-    last_[k].assign(end, end + size);
-    if (exposed_) std::copy_n(end, size, top[1 + k]->data.overwrite());
+    const int index = static_cast<int>(k);
+    last_[k].assign(state(index, steps_), state(index, steps_) + state_size());
+    if (exposed_) write_state(index, steps_, top[1 + k]->data.overwrite());
   }
   output(*top[0]);
 }
 
+// To part.dh, for 16 units: what comes from above and from the step after.
+void RecurrentLayer::gradient_of_h(const Part& part, int64_t panel, int64_t t, const float* from_top) {
+  const int64_t index = part.first + panel, size = streams_ * kLanes;
+  to_panel(from_top + t * streams_ * hidden_ + index * kLanes, streams_, hidden_, lanes(hidden_, index), part.dh.get());
+  for (const Part& each : parts_) {
+    if (t + 1 == steps_) break;
+    add_scaled(size, conts_.get() + (t + 1) * size, each.to_input[(t + 1) % 2].get() + index * size, part.dh.get());
+  }
+  if (lanes(hidden_, index) < kLanes) clear_padding(part.dh.get(), streams_, lanes(hidden_, index));
+}
+
+// The part's share of the gradient of x_t.
+void RecurrentLayer::gradient_of_x(const Part& part, int64_t t, float* dx) {
+  const int64_t size = streams_ * kLanes, parts = static_cast<int64_t>(parts_.size());
+  for (int64_t p = panels_x_ * part.index / parts; p < panels_x_ * (part.index + 1) / parts; ++p) {
+    const auto from = [&](const Part& each) { return each.to_input[t % 2].get() + (panels_h_ + p) * size; };
+    float* sums = from(parts_[0]);
+    for (int64_t i = 1; i < parts; ++i) add(size, from(parts_[i]), sums);
+    from_panel(sums, streams_, inputs_, lanes(inputs_, p), dx + t * streams_ * inputs_ + p * kLanes);
+  }
+}
+
+// To the gradients of the bias and of what comes from the static input.
+void RecurrentLayer::add_sums(const Part& part, const float* da) {
+  const int64_t size = streams_ * kLanes, stride = panel_stride(at_once_ * streams_);
+  for (int64_t panel = 0; panel < panels_of_gates(part); ++panel) {
+    add_rows(da + panel * stride, streams_, part.d_bias.get() + panel * kLanes);
+    if (static_) add(size, da + panel * stride, part.d_static.get() + panel * size);
+  }
+}
+
 void RecurrentLayer::backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) {
-  const int64_t width = gates_ * hidden_, size = streams_ * hidden_, rows = steps_ * streams_;
+  const int64_t width = gates_ * hidden_, size = streams_ * kLanes;
   if (propagate_down[1]) {
     throw Error(ErrorKind::kState,
                 join("there is no gradient with respect to the continuation indicators `", bottom[1]->name,
                      "`, but a layer below asks for one"),
                 1);
   }
-  if (rows == 0) return;
+  if (steps_ * streams_ == 0) return;
   if (!forwarded_) fail(ErrorKind::kState, "backward needs a forward pass before it");
 
   plan_back();
-  const float *weights = params[weights_h()]->data.read(), *cont = bottom[1]->data.read();
+  for (const auto& blob : params) blob->data.read();
+  for (const Memory& gradient : carried_) std::fill_n(gradient.get(), state_size(), 0.0f);
   for_parts([&](Part& part) {
-    take_rows(part, weights, hidden_);
-    part.recurrent_back->pack('N', part.rows.data());
-    part.bias_sums.assign(part.width, 0.0f);
+    pack(part);
+    const int64_t rows = panels_of_gates(part) * kLanes;
+    std::fill_n(part.d_bias.get(), rows, 0.0f);
+    if (static_) std::fill_n(part.d_static.get(), streams_ * rows, 0.0f);
   });
   const float* from_top = output_back(*top[0]);
-  std::vector<float> dh(size);
-  std::vector<std::vector<float>> carried(states_.size() - 1, std::vector<float>(size));
+  float* dx = propagate_down[0] ? bottom[0]->diff.overwrite() : nullptr;
+  const bool learns = param_gradient[0] || param_gradient[weights_h()];
+  const int64_t stride = panel_stride(at_once_ * streams_);
   for (int64_t t = steps_ - 1; t >= 0; --t) {
     for_parts([&](Part& part) {
-      const Units units = part.units;
-      for (int64_t n = 0; n < streams_; ++n) {
-        const int64_t at = n * hidden_ + units.begin;
-        std::copy_n(from_top + t * size + at, units.count, dh.begin() + at);
-        if (t + 1 == steps_) continue;
-        const float on = cont[(t + 1) * streams_ + n];
-        for (const Part& each : parts_) {
-          const float* sums = each.to_before[t % 2].data() + at;
-          for (int64_t i = 0; i < units.count; ++i) dh[at + i] += on * sums[i];
-        }
+      const int64_t panels = panels_of_gates(part), block = panels * kLanes * kLanes;
+      if (dx != nullptr && t + 1 < steps_) gradient_of_x(part, t + 1, dx);
+      float* da = part.da.get() + t % at_once_ * size;
+      for (int64_t panel = 0; panel < part.count; ++panel) {
+        gradient_of_h(part, panel, t, from_top);
+        step_back(cell(part, panel, t), part.dh.get(), da + panel * stride, part.count * stride);
       }
-      const int64_t first = t * streams_ * part.width;
-      float* da = part.da.data() + first;
-      step_back(t, cont + t * streams_, units, part.gates.data() + first, dh.data(), carried, da);
-      for (int64_t n = 0; n < streams_; ++n) {
-        for (int64_t i = 0; i < part.width; ++i) part.bias_sums[i] += da[n * part.width + i];
+      add_sums(part, da);
+      if (t > 0 || dx != nullptr) {
+        const int64_t columns = dx != nullptr ? panels_h_ + panels_x_ : panels_h_;
+        multiply_panels(streams_, {da, stride, panels}, {part.weights_back.get(), block, columns}, nullptr,
+                        {part.to_input[t % 2].get(), size, columns});
       }
-      // Others still read what the step before has written.
-      if (t > 0) part.recurrent_back->run(da, nullptr, part.to_before[1 - t % 2].data());
+      if (!learns || t % at_once_ != 0) return;
+      const Panels<float> from = input(t);
+      multiply_transposed_panels(std::min(at_once_, steps_ - t) * streams_, {part.da.get(), stride, panels},
+                                 {from.values, from.stride, from.count}, {part.d_weights.get(), block, from.count},
+                                 t + at_once_ < steps_);
     });
   }
 
   struct Target {
     float* values = nullptr;
     bool fresh = false;
+    void take(const float* from, int64_t count, int64_t at) const {
+      for (int64_t i = 0; values != nullptr && i < count; ++i) {
+        values[at + i] = fresh ? from[i] : values[at + i] + from[i];
+      }
+    }
   };
   const auto target = [&](int index) {
     Tensor& diff = params[index]->diff;
@@ -296,49 +443,18 @@ void RecurrentLayer::backward(const Blobs& top, const std::vector<bool>& propaga
     return Target{fresh ? diff.overwrite() : diff.write(), fresh};
   };
   const Target dw_x = target(0), db = target(1), dw_h = target(weights_h());
-  const float* x = bottom[0]->data.read();
+  std::vector<float> sums(static_ ? streams_ * width : 0);
   for_parts([&](Part& part) {
-    const auto add = [&](const Target& to, const float* from, int64_t columns) {
-      for_gates(part.units, [&](int64_t own, int64_t row) {
-        const float* values = from + own * columns;
-        float* sums = to.values + row * columns;
-        const int64_t count = part.units.count * columns;
-        if (to.fresh) {
-          std::copy_n(values, count, sums);
-        } else {
-          for (int64_t i = 0; i < count; ++i) sums[i] += values[i];
-        }
-      });
-    };
-    const auto add_product = [&](const Product& product, const Target& to, const float* input, int64_t columns) {
-      if (to.values == nullptr) return;
-      part.rows.resize(part.width * columns);
-      product.run(part.da.data(), input, part.rows.data());
-      add(to, part.rows.data(), columns);
-    };
-    add_product(*part.weights_x, dw_x, x, inputs_);
-    add_product(*part.weights_h, dw_h, conted_.data(), hidden_);
-    if (db.values != nullptr) add(db, part.bias_sums.data(), 1);
+    if (dx != nullptr) gradient_of_x(part, 0, dx);
+    for_chunks(part, [&](int64_t at, bool of_h, int64_t to, int64_t columns) {
+      (of_h ? dw_h : dw_x).take(part.d_weights.get() + at, columns, to);
+    });
+    for_gates(part, [&](int64_t own, int64_t row, int64_t count) {
+      db.take(part.d_bias.get() + own * kLanes, count, row);
+      if (static_) from_panel(part.d_static.get() + own * size, streams_, width, count, sums.data() + row);
+    });
   });
-  if (propagate_down[0]) {
-    float* dx = bottom[0]->diff.overwrite();
-    for (Part& part : parts_) {
-      take_rows(part, params[0]->data.read(), inputs_);
-      part.inputs_back->pack('N', part.rows.data());
-      part.inputs_back->run(part.da.data(), nullptr, dx);
-    }
-  }
   if (!static_) return;
-  std::vector<float> sums(streams_ * width);
-  for (const Part& part : parts_) {
-    for (int64_t row = 0; row < rows; ++row) {
-      for_gates(part.units, [&](int64_t own, int64_t column) {
-        const float* from = part.da.data() + row * part.width + own;
-        float* to = sums.data() + row % streams_ * width + column;
-        for (int64_t i = 0; i < part.units.count; ++i) to[i] += from[i];
-      });
-    }
-  }
   if (param_gradient[2]) {
     multiply('T', 'N', width, static_inputs_, streams_, sums.data(), bottom[2]->data.read(), 1.0f,
              params[2]->diff.write());

@@ -15,14 +15,18 @@
 //
 // Caffe unrolls T copies of a net; here T may change from pass to pass.
 //
-// Each thread computes a part of the hidden units, all their gates, through all steps, so that its rows of W_h stay in
-// the second-level cache of its core. From step to step threads exchange h; backward, sums over their gates.
+// Each thread computes a part of the hidden units, all their gates, through all steps, so that its weights stay in the
+// second-level cache of its core. From step to step threads exchange h; backward, sums over their gates. A step has one
+// product each way: [h_(t-1), x_t] times [W_h, W_x], and da_t times the transpose. All arrays are panels of 16 columns
+// (core/panels.h), so that a step of 16 units is one loop over memory from first to last.
 #pragma once
 
+#include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "core/layer.h"
-#include "core/product.h"
+#include "core/panels.h"
 
 namespace sparknet {
 
@@ -39,24 +43,28 @@ class RecurrentLayer : public Layer {
   bool allows_gradient(int index) const override { return index != 1; }
 
  protected:
-  // Hidden units [begin, begin + count).
-  struct Units {
-    int64_t begin, count;
+  // One step of 16 hidden units. Its arrays are N × 16, those of the gates one after the other, `stride` apart.
+  struct Cell {
+    int64_t t;
+    int64_t at;         // of the units, in the states
+    int64_t count;      // N × 16
+    const float* cont;  // of each value's stream
+    float* gates;
+    int64_t stride;
   };
 
   // `gates`: G / H. `states`: arrays of N × H that are carried on, h first.
   RecurrentLayer(const Message& param, Phase phase, int gates, int states)
       : Layer(param, phase), gates_(gates), states_(states) {}
 
-  // From a_t, in `gates` (N × G / H × units), and state(k, t) to state(k, t + 1), for some of the units; what is left
-  // in `gates` comes to step_back. Threads call both side by side.
-  virtual void step(int64_t t, const float* cont, Units units, float* gates) = 0;
-  // Writes the gradient of a_t to `da`, which is like `gates`. `dh` (N × H) is that of h_t; `carried` (N × H for each
-  // state but h) comes with that of state(k, t + 1) and leaves with that of state(k, t).
-  virtual void step_back(int64_t t, const float* cont, Units units, const float* gates, const float* dh,
-                         std::vector<std::vector<float>>& carried, float* da) = 0;
+  // From a_t, in the gates, and state(k, t) to state(k, t + 1); what is left in the gates comes to step_back. Threads
+  // call both side by side.
+  virtual void step(const Cell& cell) = 0;
+  // Writes the gradient of a_t to `da`, arrays `stride` apart. `dh` is that of h_t; carried(k) comes with that of
+  // state(k, t + 1), k > 0, and leaves with that of state(k, t).
+  virtual void step_back(const Cell& cell, const float* dh, float* da, int64_t stride) = 0;
   // From h of all steps to the first top; and from that one's diff, adding to the diffs of the type's own parameters,
-  // to its gradient of h (T × N × H).
+  // to its gradient of h (T × N × H, row-major).
   virtual void output(Blob& top) = 0;
   virtual const float* output_back(const Blob& top) = 0;
   // Declares parameters of the type's own.
@@ -65,48 +73,63 @@ class RecurrentLayer : public Layer {
   int64_t steps() const { return steps_; }
   int64_t streams() const { return streams_; }
   int64_t hidden() const { return hidden_; }
-  // N × H before step t, t = steps() being the state after the last step.
-  float* state(int k, int64_t t) { return states_[k].data() + t * streams_ * hidden_; }
+  // Panels of N rows before step t, t = steps() being the state after the last step.
+  float* state(int k, int64_t t) { return states_[k].get() + t * state_size(); }
+  float* carried(int k) { return carried_[k].get(); }
+  // h of all steps, T × N × H, row-major.
+  void copy_outputs(float* to);
   // The index of the first parameter of the type's own.
   int own_params() const { return static_ ? 4 : 3; }
 
  private:
-  // What one thread computes. Weights and gradients of a part have its units' rows only, gate by gate.
+  using Memory = std::shared_ptr<float>;
+
+  // What one thread computes: panels [first, first + count) of the hidden units. Its rows of G are panels of each gate.
   struct Part {
-    Units units;
-    int64_t width;                                       // of its gates: G / H × units
-    std::optional<Product> inputs, recurrent;            // W_x x of some steps, W_h h of one
-    std::optional<Product> recurrent_back, inputs_back;  // their gradients
-    std::optional<Product> weights_x, weights_h;         // gradients of the weights, over all steps
-    uint64_t version_x = 0, version_h = 0;               // of the parameters that `inputs` and `recurrent` have packed
-    std::vector<float> gates, da;                        // T × N × width
-    std::vector<float> to_before[2];                     // N × H: da_t W_h of every other step
-    std::vector<float> bias, bias_sums;                  // and its gradient
-    std::vector<float> rows;                             // of some parameter
+    int64_t index, first, count;
+    Memory weights, weights_back;           // [W_h, W_x] as `b` of the product of a step, and of that backward
+    uint64_t version_x = 0, version_h = 0;  // of the parameters that they were made of
+    Memory bias, from_static;               // of G; N × G: W_s static
+    Memory gates;                           // T × (N × G)
+    Memory dh, da;                          // N × 16; of at_once_ steps
+    Memory to_input[2];                     // of every other step: N × (H + D), the gradient of [h_(t-1), x_t]
+    Memory d_weights, d_bias, d_static;     // like weights_back, bias, from_static
   };
 
   int weights_h() const { return static_ ? 3 : 2; }
+  int64_t state_size() const { return streams_ * panels_h_ * kLanes; }
+  int64_t panels_of_gates(const Part& part) const { return gates_ * part.count; }
+  // Columns of panel `index` of a matrix.
+  static int64_t lanes(int64_t columns, int64_t index) { return std::min<int64_t>(kLanes, columns - index * kLanes); }
   void plan();
   void plan_back();
   template <typename Body>
   void for_parts(const Body& body);
   template <typename Body>
-  void for_gates(const Units& units, const Body& body) const;
-  void take_rows(Part& part, const float* parameter, int64_t columns);
-  int64_t steps_at_once(int64_t width) const;
+  void for_gates(const Part& part, const Body& body) const;
+  template <typename Body>
+  void for_chunks(const Part& part, const Body& body) const;
   void pack(Part& part);
-  void begin_steps(Part& part, int64_t t, const float* x, const std::vector<float>& from_static);
-  void carry(int64_t t, const float* cont, const Units& units);
+  Panels<float> input(int64_t t);
+  Cell cell(const Part& part, int64_t panel, int64_t t);
+  void begin_step(const Part& part, int64_t t, const float* x);
+  void read_state(int k, const float* rows);
+  void write_state(int k, int64_t t, float* rows);
+  void gradient_of_h(const Part& part, int64_t panel, int64_t t, const float* from_top);
+  void gradient_of_x(const Part& part, int64_t t, float* dx);
+  void add_sums(const Part& part, const float* da);
 
   const int gates_;
   bool exposed_ = false, static_ = false;
   int64_t steps_ = 0, streams_ = 0, hidden_ = 0, inputs_ = 0, static_inputs_ = 0;
+  int64_t panels_h_ = 0, panels_x_ = 0;
   std::vector<Part> parts_;
-  Shape planned_;  // what parts_ are for
-  int64_t at_once_ = 1;
-  std::vector<std::vector<float>> states_;
+  Shape planned_;           // what parts_ are for
+  int64_t at_once_ = 1;     // steps whose gradients of the weights are computed at once
+  Memory inputs_of_steps_;  // [cont_t h_(t-1), x_t], N rows for each of at_once_ steps, one such group after the other
+  Memory conts_;            // T × N × 16
+  std::vector<Memory> states_, carried_;
   std::vector<std::vector<float>> last_;  // each state after the last forward pass
-  std::vector<float> conted_;             // cont_t h_(t-1)
   bool forwarded_ = false;                // with the present shapes
 };
 

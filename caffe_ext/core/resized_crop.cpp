@@ -18,21 +18,14 @@ Region middle(int64_t height, int64_t width, int64_t image_height, int64_t image
   return {(image_height - height) / 2, (image_width - width) / 2, height, width};
 }
 
-// Along one axis: which pixels a pixel of the result is made of, and how much each of them counts.
+// Along one axis: the first pixel that a pixel of the result is made of, and what this one and the next ones count.
 struct Weights {
-  struct Part {
-    int64_t begin;
-    int64_t count;
-    const float* weights;
-  };
-
-  Weights(int64_t from, int64_t to) {
+  Weights(int64_t from, int64_t to) : begins(to), width(to) {
     const double scale = static_cast<double>(from) / static_cast<double>(to);
     const double reach = std::max(scale, 1.0);
-    most_ = 2 * static_cast<int64_t>(std::ceil(reach)) + 1;
-    begins_.resize(to);
-    counts_.resize(to);
-    values_.resize(to * most_);
+    taps = 2 * static_cast<int64_t>(std::ceil(reach)) + 1;
+    values.resize(taps * to);
+    int64_t most = 1;
     for (int64_t i = 0; i < to; ++i) {
       const double centre = (i + 0.5) * scale;
       const int64_t begin = std::max<int64_t>(static_cast<int64_t>(std::floor(centre - reach + 0.5)), 0);
@@ -40,27 +33,36 @@ struct Weights {
       double sum = 0.0;
       for (int64_t j = begin; j < end; ++j) sum += weight(j, centre, reach);
       for (int64_t j = begin; j < end; ++j) {
-        values_[i * most_ + j - begin] = static_cast<float>(weight(j, centre, reach) / sum);
+        values[(j - begin) * to + i] = static_cast<float>(weight(j, centre, reach) / sum);
       }
-      begins_[i] = begin;
-      counts_[i] = end - begin;
+      begins[i] = static_cast<int32_t>(begin);
+      most = std::max(most, end - begin);
     }
+    taps = most;
   }
 
-  Part operator[](int64_t i) const { return {begins_[i], counts_[i], values_.data() + i * most_}; }
-
- private:
   static double weight(int64_t pixel, double centre, double reach) {
     return std::max(0.0, 1.0 - std::abs(pixel + 0.5 - centre) / reach);
   }
 
-  int64_t most_;
-  std::vector<int64_t> begins_, counts_;
-  std::vector<float> values_;
+  std::vector<int32_t> begins;
+  std::vector<float> values;  // taps × width; 0 behind the last pixel that counts
+  int64_t taps;
+  int64_t width;
 };
 
+// Without `simd` the compiler asks at run time whether the arrays overlap, and may round otherwise where they lie
+// close.
 SPARKNET_WIDE void add_scaled(const float* from, float weight, int64_t count, float* to) {
+#pragma omp simd
   for (int64_t x = 0; x < count; ++x) to[x] += weight * from[x];
+}
+
+// out[x] += weights[x] * line[begins[x] + tap]
+SPARKNET_WIDE void add_gathered(const float* line, const int32_t* begins, const float* weights, int64_t count,
+                                float* out) {
+#pragma omp simd
+  for (int64_t x = 0; x < count; ++x) out[x] += weights[x] * line[begins[x]];
 }
 
 }  // namespace
@@ -97,20 +99,18 @@ Region RandomResizedCrop::draw(uint64_t seed, int64_t row, int64_t height, int64
 
 void resize(const Picture<float>& image, const Region& region, int64_t height, int64_t width, float* out) {
   const Weights down(region.height, height), across(region.width, width);
-  std::vector<float> line(region.width);
+  std::vector<float> line(region.width + across.taps);
   for (int64_t c = 0; c < image.channels; ++c) {
     for (int64_t y = 0; y < height; ++y, out += width) {
-      const Weights::Part lines = down[y];
       std::fill(line.begin(), line.end(), 0.0f);
-      for (int64_t k = 0; k < lines.count; ++k) {
-        const float* from = image.line(c, region.y + lines.begin + k) + region.x;
-        add_scaled(from, lines.weights[k], region.width, line.data());
+      for (int64_t k = 0; k < down.taps; ++k) {
+        const float weight = down.values[k * height + y];
+        if (weight == 0.0f) continue;
+        add_scaled(image.line(c, region.y + down.begins[y] + k) + region.x, weight, region.width, line.data());
       }
-      for (int64_t x = 0; x < width; ++x) {
-        const Weights::Part pixels = across[x];
-        float sum = 0.0f;
-        for (int64_t k = 0; k < pixels.count; ++k) sum += pixels.weights[k] * line[pixels.begin + k];
-        out[x] = sum;
+      std::fill(out, out + width, 0.0f);
+      for (int64_t k = 0; k < across.taps; ++k) {
+        add_gathered(line.data() + k, across.begins.data(), across.values.data() + k * width, width, out);
       }
     }
   }

@@ -1,11 +1,13 @@
 #include "core/transform.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "core/draws.h"
 #include "core/error.h"
 #include "core/parallel.h"
+#include "core/wide.h"
 
 namespace sparknet {
 
@@ -19,15 +21,21 @@ Shape image_shape(Shape shape) {
   return shape;
 }
 
-// out[x] = body(x, value x), the values being `step` apart.
-template <typename Value, typename Body>
-inline void each(const Value* from, int64_t step, int64_t count, float* out, const Body& body) {
+// One channel of a line whose channels are 3 and lie next to each other.
+SPARKNET_WIDE void load_third(const uint8_t* from, int64_t count, float* out) {
+  for (int64_t x = 0; x < count; ++x) out[x] = static_cast<float>(from[3 * x]);
+}
+
+// Values that are `step` apart, as floats.
+template <typename Value>
+void load(const Value* from, int64_t step, int64_t count, float* out) {
+  if constexpr (std::is_same_v<Value, uint8_t>) {
+    if (step == 3) return load_third(from, count, out);
+  }
   if (step == 1) {
-    for (int64_t x = 0; x < count; ++x) out[x] = body(x, static_cast<float>(from[x]));
-  } else if (step == 3) {  // known to the compiler, such a loop takes vectors
-    for (int64_t x = 0; x < count; ++x) out[x] = body(x, static_cast<float>(from[3 * x]));
+    for (int64_t x = 0; x < count; ++x) out[x] = static_cast<float>(from[x]);
   } else {
-    for (int64_t x = 0; x < count; ++x) out[x] = body(x, static_cast<float>(from[step * x]));
+    for (int64_t x = 0; x < count; ++x) out[x] = static_cast<float>(from[step * x]);
   }
 }
 
@@ -36,9 +44,18 @@ template <typename Value>
 void copy(const Picture<Value>& image, const Region& region, float* out) {
   for (int64_t c = 0; c < image.channels; ++c) {
     for (int64_t y = 0; y < region.height; ++y, out += region.width) {
-      const Value* from = image.line(c, region.y + y) + region.x * image.column_step;
-      each(from, image.column_step, region.width, out, [](int64_t, float value) { return value; });
+      load(image.line(c, region.y + y) + region.x * image.column_step, image.column_step, region.width, out);
     }
+  }
+}
+
+// (x - mean) * scale, the mean being one number or one for each value.
+template <typename Value>
+void scale_line(const Value* from, const float* mean, float constant, float scale, int64_t count, float* out) {
+  if (mean == nullptr) {
+    for (int64_t x = 0; x < count; ++x) out[x] = (static_cast<float>(from[x]) - constant) * scale;
+  } else {
+    for (int64_t x = 0; x < count; ++x) out[x] = (static_cast<float>(from[x]) - mean[x]) * scale;
   }
 }
 
@@ -163,16 +180,17 @@ void Transformer::transform_image(const Picture<Value>& image, uint64_t seed, in
   if (!changes.changes_pixels()) {
     normalise(image, region, region, out);
   } else {
-    std::vector<float> pixels(image.channels * std::max(image.height * image.width, height * width));
+    // What is turned needs pixels around the region, too.
+    const Region read = changes.rotation ? Region{0, 0, image.height, image.width} : region;
+    std::vector<float> pixels(image.channels * read.height * read.width);
     std::vector<float> turned;
-    copy(image, {0, 0, image.height, image.width}, pixels.data());
-    Picture<float> source = planar(pixels.data(), image.channels, image.height, image.width);
-    Region part = region;
+    copy(image, read, pixels.data());
+    Picture<float> source = planar(pixels.data(), image.channels, read.height, read.width);
+    Region part{0, 0, region.height, region.width};
     if (changes.rotation) {
       turned.resize(image.channels * region.height * region.width);
       changes.rotation->apply(source, changes.rotation->draw(seed, row), region, turned.data());
       source = planar(turned.data(), image.channels, region.height, region.width);
-      part = {0, 0, region.height, region.width};
     }
     if (changes.resized_crop) {
       resize(source, part, height, width, out);
@@ -194,18 +212,19 @@ void Transformer::transform_image(const Picture<Value>& image, uint64_t seed, in
 template <typename Value>
 void Transformer::normalise(const Picture<Value>& image, const Region& region, const Region& mean_region,
                             float* out) const {
-  const float scale = scale_;
   for (int64_t c = 0; c < image.channels; ++c) {
     const float constant = mean_values_.empty() ? 0.0f : mean_values_[mean_values_.size() == 1 ? 0 : c];
     for (int64_t y = 0; y < region.height; ++y, out += region.width) {
       const Value* from = image.line(c, region.y + y) + region.x * image.column_step;
-      if (mean_.empty()) {
-        each(from, image.column_step, region.width, out,
-             [=](int64_t, float value) { return (value - constant) * scale; });
+      const float* mean = nullptr;
+      if (!mean_.empty()) {
+        mean = mean_.data() + (c * mean_shape_[1] + mean_region.y + y) * mean_shape_[2] + mean_region.x;
+      }
+      if (image.column_step == 1) {
+        scale_line(from, mean, constant, scale_, region.width, out);
       } else {
-        const float* mean = mean_.data() + (c * mean_shape_[1] + mean_region.y + y) * mean_shape_[2] + mean_region.x;
-        each(from, image.column_step, region.width, out,
-             [=](int64_t x, float value) { return (value - mean[x]) * scale; });
+        load(from, image.column_step, region.width, out);
+        scale_line(out, mean, constant, scale_, region.width, out);
       }
     }
   }

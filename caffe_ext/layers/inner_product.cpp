@@ -1,12 +1,10 @@
-#include <omp.h>
-
 #include <algorithm>
 #include <optional>
 
+#include "core/dnnl_util.h"
 #include "core/error.h"
 #include "core/layer.h"
 #include "core/matrix.h"
-#include "core/product.h"
 
 namespace sparknet {
 
@@ -41,16 +39,18 @@ class Bfloat16InnerProduct {
 
   // dw (outputs × inputs) = the gradient of the weights, or += that.
   void backward_weights(const Tensor& dy, const Tensor& x, bool adds, Bfloat16Copies& copies, float* dw) {
-    std::optional<Product>& product = gradient_[adds ? 1 : 0];
-    if (!product) {
-      Product::Form form{outputs_, inputs_, rows_, 'T'};
-      form.type = Type::bf16;
-      form.adds = adds;
-      form.threads = omp_get_max_threads();
-      product.emplace(form);
+    dnnl::primitive_attr attributes;
+    if (adds) {
+      dnnl::post_ops sum;
+      sum.append_sum(1.0f);
+      attributes.set_post_ops(sum);
     }
-    const dnnl::memory a = copies.get(dy, operand(outputs_)), b = copies.get(x, operand(inputs_));
-    product->run(a.get_data_handle(), b.get_data_handle(), dw);
+    const dnnl::matmul::primitive_desc pd(dnnl_engine(), transposed_desc(outputs_, rows_, Type::bf16), operand(inputs_),
+                                          plain_desc({outputs_, inputs_}), attributes);
+    const auto* transposed = static_cast<const float*>(copies.get(dy, operand(outputs_)).get_data_handle());
+    execute(dnnl::matmul(pd), {{DNNL_ARG_SRC, wrap_memory(pd.src_desc(), transposed)},
+                               {DNNL_ARG_WEIGHTS, copies.get(x, operand(inputs_))},
+                               {DNNL_ARG_DST, wrap_memory(pd.dst_desc(), dw)}});
   }
 
  private:
@@ -69,7 +69,6 @@ class Bfloat16InnerProduct {
   const bool bias_;
   const dnnl::inner_product_forward::primitive_desc forward_pd_;
   const dnnl::inner_product_forward forward_;
-  std::optional<Product> gradient_[2];
   Converted weights_;
 };
 

@@ -1,6 +1,3 @@
-#include <algorithm>
-
-#include "core/parallel.h"
 #include "core/recurrent.h"
 #include "core/vector_math.h"
 #include "core/wide.h"
@@ -9,34 +6,37 @@ namespace sparknet {
 
 namespace {
 
-// One step of one stream of `units`: from what its gates are given to what they let through, and to c and h. `on`:
-// cont.
-SPARKNET_WIDE void cell_step(int64_t units, float on, float* gates, const float* c_before, float* c, float* h) {
-  float *i = gates, *f = i + units, *o = f + units, *g = o + units;
+// From what the gates i, f, o, g are given, `stride` apart, to what they let through, and to c and h. `on`: cont.
+SPARKNET_WIDE void cell_step(int64_t count, const float* on, float* gates, int64_t stride, const float* c_before,
+                             float* c, float* h) {
+  float *i = gates, *f = i + stride, *o = f + stride, *g = o + stride;
 #pragma omp simd
-  for (int64_t u = 0; u < units; ++u) {
+  for (int64_t u = 0; u < count; ++u) {
     i[u] = sigmoid(i[u]);
     f[u] = sigmoid(f[u]);
     o[u] = sigmoid(o[u]);
     g[u] = fast_tanh(g[u]);
-    c[u] = on * f[u] * c_before[u] + i[u] * g[u];
+    c[u] = on[u] * f[u] * c_before[u] + i[u] * g[u];
     h[u] = o[u] * fast_tanh(c[u]);
   }
 }
 
-// `dc`: comes with the gradient of c, leaves with that of c_before; `da`: of what the gates were given.
-SPARKNET_WIDE void cell_step_back(int64_t units, float on, const float* gates, const float* c_before, const float* c,
-                                  const float* dh, float* dc, float* da) {
-  const float *i = gates, *f = i + units, *o = f + units, *g = o + units;
+// `dc`: comes with the gradient of c, leaves with that of c_before; `da`: of what the gates were given, `da_stride`
+// apart.
+SPARKNET_WIDE void cell_step_back(int64_t count, const float* on, const float* gates, int64_t stride,
+                                  const float* c_before, const float* c, const float* dh, float* dc, float* da,
+                                  int64_t da_stride) {
+  const float *i = gates, *f = i + stride, *o = f + stride, *g = o + stride;
+  float *di = da, *df = di + da_stride, *d_o = df + da_stride, *dg = d_o + da_stride;
 #pragma omp simd
-  for (int64_t u = 0; u < units; ++u) {
+  for (int64_t u = 0; u < count; ++u) {
     const float squashed = fast_tanh(c[u]);
     const float d = dc[u] + dh[u] * o[u] * (1.0f - squashed * squashed);
-    da[u] = d * g[u] * i[u] * (1.0f - i[u]);
-    da[units + u] = d * on * c_before[u] * f[u] * (1.0f - f[u]);
-    da[2 * units + u] = dh[u] * squashed * o[u] * (1.0f - o[u]);
-    da[3 * units + u] = d * i[u] * (1.0f - g[u] * g[u]);
-    dc[u] = d * on * f[u];
+    di[u] = d * g[u] * i[u] * (1.0f - i[u]);
+    df[u] = d * on[u] * c_before[u] * f[u] * (1.0f - f[u]);
+    d_o[u] = dh[u] * squashed * o[u] * (1.0f - o[u]);
+    dg[u] = d * i[u] * (1.0f - g[u] * g[u]);
+    dc[u] = d * on[u] * f[u];
   }
 }
 
@@ -54,29 +54,17 @@ class LSTMLayer : public RecurrentLayer {
   LSTMLayer(const Message& param, Phase phase) : RecurrentLayer(param, phase, kGates, 2) {}
 
  protected:
-  void step(int64_t t, const float* cont, Units units, float* gates) override {
-    for (int64_t n = 0; n < streams(); ++n) {
-      const int64_t at = n * hidden() + units.begin;
-      cell_step(units.count, cont[n], gates + n * kGates * units.count, state(1, t) + at, state(1, t + 1) + at,
-                state(0, t + 1) + at);
-    }
+  void step(const Cell& cell) override {
+    cell_step(cell.count, cell.cont, cell.gates, cell.stride, state(1, cell.t) + cell.at,
+              state(1, cell.t + 1) + cell.at, state(0, cell.t + 1) + cell.at);
   }
 
-  void step_back(int64_t t, const float* cont, Units units, const float* gates, const float* dh,
-                 std::vector<std::vector<float>>& carried, float* da) override {
-    for (int64_t n = 0; n < streams(); ++n) {
-      const int64_t at = n * hidden() + units.begin, first = n * kGates * units.count;
-      cell_step_back(units.count, cont[n], gates + first, state(1, t) + at, state(1, t + 1) + at, dh + at,
-                     carried[0].data() + at, da + first);
-    }
+  void step_back(const Cell& cell, const float* dh, float* da, int64_t stride) override {
+    cell_step_back(cell.count, cell.cont, cell.gates, cell.stride, state(1, cell.t) + cell.at,
+                   state(1, cell.t + 1) + cell.at, dh, carried(1) + cell.at, da, stride);
   }
 
-  void output(Blob& top) override {
-    const float* from = state(0, 1);
-    float* to = top.data.overwrite();
-    parallel_for(top.count(), kElementGrain,
-                 [=](int64_t begin, int64_t end) { std::copy(from + begin, from + end, to + begin); });
-  }
+  void output(Blob& top) override { copy_outputs(top.data.overwrite()); }
   const float* output_back(const Blob& top) override { return top.diff.read(); }
 
  private:

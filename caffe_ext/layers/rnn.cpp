@@ -2,8 +2,18 @@
 #include "core/parallel.h"
 #include "core/recurrent.h"
 #include "core/vector_math.h"
+#include "core/wide.h"
 
 namespace sparknet {
+
+namespace {
+
+SPARKNET_WIDE void squash(int64_t count, const float* from, float* to) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) to[i] = fast_tanh(from[i]);
+}
+
+}  // namespace
 
 // The simple recurrent network: h_t = tanh(W_xh x_t + b_h + W_hh cont_t h_(t-1)), and the top is
 // o_t = tanh(W_ho h_t + b_o), T × N × H. W_ho (H × H) and b_o are its last parameters. States and bottoms:
@@ -22,30 +32,23 @@ class RNNLayer : public RecurrentLayer {
     add_param({hidden()}, fields.message("bias_filler"));
   }
 
-  void step(int64_t t, const float*, Units units, float* gates) override {
-    for (int64_t n = 0; n < streams(); ++n) {
-      float* h = state(0, t + 1) + n * hidden() + units.begin;
-      for (int64_t i = 0; i < units.count; ++i) h[i] = fast_tanh(gates[n * units.count + i]);
-    }
-  }
+  void step(const Cell& cell) override { squash(cell.count, cell.gates, state(0, cell.t + 1) + cell.at); }
 
-  void step_back(int64_t t, const float*, Units units, const float*, const float* dh, std::vector<std::vector<float>>&,
-                 float* da) override {
-    for (int64_t n = 0; n < streams(); ++n) {
-      const int64_t at = n * hidden() + units.begin;
-      const float* h = state(0, t + 1) + at;
-      for (int64_t i = 0; i < units.count; ++i) da[n * units.count + i] = dh[at + i] * (1.0f - h[i] * h[i]);
-    }
+  void step_back(const Cell& cell, const float* dh, float* da, int64_t) override {
+    const float* h = state(0, cell.t + 1) + cell.at;
+    for (int64_t i = 0; i < cell.count; ++i) da[i] = dh[i] * (1.0f - h[i] * h[i]);
   }
 
   void output(Blob& top) override {
     const float* bias = params[own_params() + 1]->data.read();
     outputs_.resize(top.count());
+    h_.resize(top.count());
+    copy_outputs(h_.data());
     const int64_t rows = steps() * streams();
     for (int64_t row = 0; row < rows; ++row) std::copy_n(bias, hidden(), outputs_.begin() + row * hidden());
-    multiply('N', 'T', rows, hidden(), hidden(), state(0, 1), params[own_params()]->data.read(), 1.0f, outputs_.data());
+    multiply('N', 'T', rows, hidden(), hidden(), h_.data(), params[own_params()]->data.read(), 1.0f, outputs_.data());
     parallel_for(top.count(), kElementGrain / 4, [this](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) outputs_[i] = fast_tanh(outputs_[i]);
+      squash(end - begin, outputs_.data() + begin, outputs_.data() + begin);
     });
     std::copy(outputs_.begin(), outputs_.end(), top.data.overwrite());
   }
@@ -57,7 +60,7 @@ class RNNLayer : public RecurrentLayer {
     std::vector<float> da(top.count());
     for (int64_t i = 0; i < top.count(); ++i) da[i] = gradient[i] * (1.0f - outputs_[i] * outputs_[i]);
     if (param_gradient[weights]) {
-      multiply('T', 'N', hidden(), hidden(), rows, da.data(), state(0, 1), 1.0f, params[weights]->diff.write());
+      multiply('T', 'N', hidden(), hidden(), rows, da.data(), h_.data(), 1.0f, params[weights]->diff.write());
     }
     if (param_gradient[weights + 1]) add_column_sums(da.data(), rows, hidden(), params[weights + 1]->diff.write());
     dh_.resize(top.count());
@@ -66,6 +69,7 @@ class RNNLayer : public RecurrentLayer {
   }
 
  private:
+  std::vector<float> h_;        // of all steps, T × N × H
   std::vector<float> outputs_;  // of the last forward pass: somebody may work in place on the top
   std::vector<float> dh_;
 };

@@ -17,15 +17,22 @@ from .base import (
     Phase,
     Source,
     SourceURI,
-    StagedSource,
 )
 from .cifar import Cifar10, Cifar100
+from .csv import CSV
+from .dataframe import DataFrame
 from .datum import LevelDb, Lmdb
+from .delta import Delta
 from .digits import Digits
 from .hdf5 import Hdf5
 from .imagenet import ImageNet
 from .images import ImageFiles
+from .libsvm import LibSVM
 from .mnist import Mnist
+from .parquet import Parquet
+from .places import check_keys
+from .tfrecord import TFRecord
+from .webdataset import WebDataset
 
 __all__ = [
     "SOURCES",
@@ -34,10 +41,10 @@ __all__ = [
     "BadRecords",
     "Column",
     "Columns",
+    "DataFrame",
     "Phase",
     "Source",
     "SourceURI",
-    "StagedSource",
     "open_source",
     "parse_uri",
 ]
@@ -45,13 +52,19 @@ __all__ = [
 SOURCES: dict[str, type[Source]] = {
     "cifar10": Cifar10,
     "cifar100": Cifar100,
+    "csv": CSV,
+    "delta": Delta,
     "digits": Digits,
     "hdf5": Hdf5,
     "imagenet": ImageNet,
     "images": ImageFiles,
     "leveldb": LevelDb,
+    "libsvm": LibSVM,
     "lmdb": Lmdb,
     "mnist": Mnist,
+    "parquet": Parquet,
+    "tfrecord": TFRecord,
+    "webdataset": WebDataset,
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 _PAIR = r"[A-Za-z_]\w*=[^&]*"
@@ -59,12 +72,14 @@ _PAIR = r"[A-Za-z_]\w*=[^&]*"
 _QUERY = re.compile(rf"(.*?)\?({_PAIR}(?:&{_PAIR})*)", re.DOTALL)
 
 
-def parse_uri(text: str) -> SourceURI | None:
+def parse_uri(text: str | Source) -> SourceURI | None:
     """Reads `scheme:path?columns=a,b&option=value`; None where `text` has no scheme: a plain path.
 
     In values, %26 stands for an ampersand, and so on. Options alone have an empty scheme: columns for a source that is
-    named elsewhere (`--train`). Raises DataError for an option given twice.
+    named elsewhere (`--train`). A source that is open already has its own. Raises DataError for an option given twice.
     """
+    if not isinstance(text, str):
+        return getattr(text, "uri", None)
     query = _QUERY.fullmatch(text)
     place, pairs = (query[1], query[2].split("&")) if query else (text, [])
     options: dict[str, str] = {}
@@ -80,13 +95,16 @@ def parse_uri(text: str) -> SourceURI | None:
     return SourceURI(match[1].lower(), match[2], columns, options) if match else None
 
 
-def open_source(text: str, phase: Phase, folder: str = "") -> Source:
-    """The source that the URI `text` names, looked at closely enough to know its columns.
+def open_source(text: str | Source, phase: Phase, folder: str = "") -> Source:
+    """The source that the URI `text` names, looked at closely enough to know its columns; one that is open, as it is.
 
     `folder` is that of the model that names it: relative paths are looked for there, too.
 
     Raises DataError: no such scheme or option, a missing folder or file, a file of the wrong size.
     """
+    if not isinstance(text, str):
+        return text
+    check_keys(text)
     uri = parse_uri(text)
     if uri is None or not uri.scheme:
         known = ", ".join(f"{name}:" for name in SOURCES)

@@ -139,15 +139,6 @@ class Source(Protocol):
         """
 
 
-class StagedSource(Protocol):
-    """Rows that only Spark can read, such as a DataFrame's: they are written down first, for the workers to read."""
-
-    columns: tuple[Column, ...]
-
-    def stage(self, context: Any, folder: str) -> Source:
-        """Writes the rows with Spark (`context`, a SparkContext) into `folder`, which all workers see."""
-
-
 def part(rows: int, partition: int, partitions: int) -> slice:
     """Every `partitions`-th row from `partition` on: parts differ by one row at most, even where files are sorted."""
     return slice(partition, rows, partitions)

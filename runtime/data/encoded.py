@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar, NamedTuple
 
 from ... import caffe_ext
-from ...caffe_ext.images import Pixels, check_whole, decode
+from ...caffe_ext.images import Pixels, check_whole, decode, in_planes
 from ...errors import DataError
 from .base import ENCODED, BadRecords, Column, Columns, SourceURI, gathered
 
@@ -96,7 +96,7 @@ class Images:
                 return content
             if pixels.shape != column.shape:
                 return DataError(f"it has {pixels.shape[0]} channels, and the first image {column.shape[0]}")
-            return pixels
+            return in_planes(pixels)
 
         for record, found in in_threads(look, records):
             if isinstance(found, DataError):
@@ -108,12 +108,14 @@ class Images:
 def in_threads(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
     """Each item with what `work` makes of it, in order, a few of them at a time in threads of their own."""
     threads = caffe_ext.num_threads()
+    # Enough for the threads while a chunk is written.
+    ahead = 16 * threads
     pool = ThreadPoolExecutor(threads, "decode")
     waiting: collections.deque[tuple[Any, Future[Any]]] = collections.deque()
     try:
         for item in items:
             waiting.append((item, pool.submit(work, item)))
-            if len(waiting) > 2 * threads:
+            if len(waiting) > ahead:
                 first, future = waiting.popleft()
                 yield first, future.result()
         while waiting:

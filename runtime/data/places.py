@@ -73,12 +73,24 @@ def open_place(place: str) -> BinaryIO:
             return local.open("rb")
         except OSError as error:
             raise DataError(f"{local} cannot be read: {error.strerror or error}") from error
-    system, path = _system(place)
+    return cast(BinaryIO, io.BufferedReader(_Ranges(open_arrow(place), place), BLOCK))
+
+
+def open_arrow(place: str) -> Any:
+    """Opens a file as pyarrow's own readers want it, which read several ranges at a time (a NativeFile).
+
+    Raises DataError; reading raises OSError, of which `failed` makes a DataError.
+    """
+    local = local_path(place)
     try:
-        file = system.open_input_file(path)
-        return cast(BinaryIO, io.BufferedReader(_Ranges(file, place), BLOCK))
+        if local is not None:
+            from pyarrow.fs import LocalFileSystem
+
+            return LocalFileSystem().open_input_file(str(local))
+        system, path = _system(place)
+        return system.open_input_file(path)
     except OSError as error:
-        raise _failed(place, error) from error
+        raise failed(place, error) from error
 
 
 def local_path(place: str) -> pathlib.Path | None:
@@ -183,7 +195,7 @@ def _status(place: str) -> int | None:
     try:
         info = system.get_file_info(path)
     except OSError as error:
-        raise _failed(place, error) from error
+        raise failed(place, error) from error
     if info.type == FileType.NotFound:
         raise DataError(f"{shown(place)} does not exist")
     return None if info.type == FileType.Directory else int(info.size)
@@ -204,7 +216,7 @@ def _files(base: str) -> Iterator[tuple[str, int]]:
     try:
         infos = system.get_file_info(FileSelector(path, allow_not_found=True, recursive=True))
     except OSError as error:
-        raise _failed(base, error) from error
+        raise failed(base, error) from error
     for info in infos:
         # Some tools make an object that stands for the folder.
         if info.type == FileType.File and not info.path.endswith("/"):
@@ -228,7 +240,7 @@ class _Ranges(io.RawIOBase):
         try:
             content = self._file.read(len(buffer))
         except OSError as error:
-            raise _failed(self._place, error) from error
+            raise failed(self._place, error) from error
         buffer[: len(content)] = content
         return len(content)
 
@@ -267,7 +279,7 @@ def _system(place: str) -> tuple["FileSystem", str]:
     except ImportError as error:
         raise DataError(f"{place}: reading URLs takes pyarrow: pip install 'sparknet-dsl[data]'") from error
     except (OSError, ValueError) as error:
-        raise _failed(place, error) from error
+        raise failed(place, error) from error
 
 
 def _needs_region() -> bool:
@@ -319,8 +331,8 @@ def _hdfs(url: str) -> "FileSystem":
     return HadoopFileSystem.from_uri(url)
 
 
-def _failed(place: str, error: Exception) -> DataError:
-    """What went wrong at `place`, and what may help."""
+def failed(place: str, error: Exception) -> DataError:
+    """The error for what pyarrow says (`error`) of `place`, with what may help."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     # Only the end of what pyarrow says is about the cause.
     reason = re.sub(r"^(?:When [^:]*: )+", "", reason)

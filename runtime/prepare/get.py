@@ -61,7 +61,8 @@ def _by_hand(data: DataSet, files: Sequence[File], into: pathlib.Path, reason: s
     places = " or ".join([*data.mirrors, data.page])
     return (
         f"{reason}\nWhere there is a network, fetch from {places}{names}\n"
-        f"and put it into {into.absolute()}; then run this again: it checks and unpacks what is there"
+        f"and put {'it' if len(files) == 1 else 'them'} into {into.absolute()}; then run this again: it checks and "
+        "unpacks what is there"
     )
 
 

@@ -82,10 +82,11 @@ def _sum(chunks: Iterable[Columns], column: Column, asked: Pixelwork, bar: Bar) 
     for rows in chunks:
         if result is None and (column.encoded or asked.size or asked.gray):
             work = asked.on(column, rows[column.name][0])
-        images = (work(rows, 0) if work else rows)[column.name]
-        # float64 adds up bytes exactly, so that the number of parts makes no difference.
-        total = images.sum(axis=0, dtype=np.float64)
-        result = (total, len(images)) if result is None else (result[0] + total, result[1] + len(images))
+        for piece in work.done(rows, 0) if work else [rows]:
+            # float64 adds up bytes exactly, so that the number of parts makes no difference.
+            total = piece[column.name].sum(axis=0, dtype=np.float64)
+            count = rows_of(piece)
+            result = (total, count) if result is None else (result[0] + total, result[1] + count)
         bar.advance(rows_of(rows))
     return result
 

@@ -1,6 +1,8 @@
 """What becomes of images on their way: decoded, grey, resized, encoded, as Caffe's convert_imageset does it."""
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -8,10 +10,10 @@ import numpy as np
 from ...caffe_ext.images import Pixels, decode, planar, resize
 from ...errors import DataError
 from ..data import Column, Columns
-from ..data.base import ENCODED
+from ..data.base import CHUNK_BYTES, ENCODED
 from ..data.encoded import in_threads
 from .reading import names_in
-from .writer import ending
+from .writer import ending, rows_of, slices
 
 Encoding = Literal["raw", "png", "jpg"]
 
@@ -45,6 +47,8 @@ class Pixelwork:
             # JPEG stays JPEG; all others become PNG, which keeps every pixel.
             encoding = encoding or ("jpg" if ending(first) == "jpg" else "png")
         else:
+            if self.size is None and not self.gray and encoding in (None, "raw"):
+                return None
             if column.dtype != "uint8" or len(column.shape) != 3 or column.shape[0] not in (1, 3, 4):
                 shape = "×".join(map(str, column.shape)) or "one number"
                 raise DataError(
@@ -71,13 +75,18 @@ class Work:
         self._kept = asked.size is None and not asked.gray
         self._color = False if asked.gray or column.shape[0] == 1 else True if column.shape[0] == 3 else None
         shape = self._pixels(first).shape
+        self._step = max(1, CHUNK_BYTES // math.prod(shape))  # decoded, they are larger
         if encoding == "raw":
             self.column = Column(column.name, "uint8", shape)
         else:
             self.column = Column(column.name, ENCODED, (shape[0], 0, 0), shape)
 
-    def __call__(self, rows: Columns, first: int) -> Columns:
-        """The chunk `rows`, which begins with row `first`, with its images worked on; raises DataError."""
+    def done(self, rows: Columns, first: int) -> Iterator[Columns]:
+        """The chunk `rows`, which begins with row `first`, with its images worked on, in chunks; raises DataError."""
+        for piece in slices(rows_of(rows), self._step):
+            yield self._some({name: values[piece] for name, values in rows.items()}, first + piece.start)
+
+    def _some(self, rows: Columns, first: int) -> Columns:
         names = names_in(rows)
 
         def work(row: int) -> Any:
@@ -87,7 +96,7 @@ class Work:
                 who = f"row {first + row}" if names is None else f"{names[row].decode(errors='backslashreplace')}"
                 raise DataError(f"{who}: {error}") from error
 
-        done = [value for _, value in in_threads(work, range(len(rows[self._name])))]
+        done = [value for _, value in in_threads(work, range(rows_of(rows)))]
         if self.column.encoded:
             values: Any = np.empty(len(done), object)
             values[:] = done

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from ...errors import DataError
 from ..data import BadPolicy, BadRecords, Column, Columns, Phase, Source, SourceURI, open_source, parse_uri
 from ..data.base import CHUNK, CHUNK_BYTES, NAME
-from ..shards import Shard, remove_shards, shard
+from ..shards import Shard, shard
+from .writer import row_bytes, rows_of
 
 # Their images have the planes R, G, B, since Caffe's example stores them so; all others B, G, R.
 RGB = ("cifar10", "cifar100")
@@ -43,7 +44,7 @@ class Input:
             picked = {column.name: chunk[column.name] for column in self.columns}
             if NAME.name in chunk:
                 picked[NAME.name] = chunk[NAME.name]
-            rows += len(next(iter(picked.values())))
+            rows += rows_of(picked)
             yield picked
         if not rows:
             raise DataError(f"{self.text} has no rows" + self.skipped())
@@ -62,11 +63,9 @@ class Input:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             kept = shard("shuffled", "rows", columns, reading, pathlib.Path(folder))
             order = np.random.default_rng(seed).permutation(kept.rows)
-            row = max(1, sum(values.nbytes for values in first.values()) // len(first[columns[0].name]))
-            step = max(1, min(CHUNK, CHUNK_BYTES // row))
+            step = max(1, min(CHUNK, CHUNK_BYTES // row_bytes(first)))
             for start in range(0, kept.rows, step):
                 yield picked(kept, order[start : start + step])
-            remove_shards("shuffled", pathlib.Path(folder))
 
     def skipped(self) -> str:
         """What was skipped, and why, as further lines of a message; empty where nothing was."""

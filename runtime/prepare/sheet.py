@@ -15,7 +15,7 @@ from ...errors import DataError
 from ...files import write_atomic
 from ..data import Column, Columns
 from .reading import Input
-from .writer import image_of, label_of, rows_of
+from .writer import image_of, is_picture, label_of, rows_of
 
 # height × width × (blue, green, red)
 Picture = npt.NDArray[np.uint8]
@@ -30,7 +30,7 @@ class Sample:
 
     def __init__(self, data: Input, count: int) -> None:
         self._image: Column | None = image_of(data.columns)
-        if self._image is not None and not _is_picture(self._image):
+        if self._image is not None and not is_picture(self._image):
             self._image = None
         self._label = label_of(data.columns)
         self._rgb = data.rgb
@@ -78,10 +78,6 @@ class Sample:
                 except DataError:
                     continue
         return pictures
-
-
-def _is_picture(column: Column) -> bool:
-    return column.encoded or (len(column.shape) == 3 and column.shape[0] in (1, 3, 4))
 
 
 def _picture(pixels: npt.NDArray[np.uint8], rgb: bool) -> Picture:

@@ -12,7 +12,7 @@ from ..data import Column, Columns
 from .destination import Destination, Unfinished, destination, writing
 from .pixels import Pixelwork, Work
 from .reading import Input, names_in
-from .writer import Layout, Writer, image_of, rows_of
+from .writer import Layout, Writer, image_of, is_picture, row_bytes, rows_of
 from .writers import WRITERS
 
 # The files of a data set, as far as its first rows tell.
@@ -73,11 +73,9 @@ class Sink:
         if passed == rows_of(rows):
             return
         rows = {name: values[passed:] for name, values in rows.items()}
-        if self._work is not None:
-            rows = self._work(rows, first + passed)
-        names = names_in(rows)
-        kept = self._writer.write({column.name: rows[column.name] for column in self._writer.columns}, names)
-        self._unfinished.keep(kept)
+        for piece in self._work.done(rows, first + passed) if self._work else [rows]:
+            columns = {column.name: piece[column.name] for column in self._writer.columns}
+            self._unfinished.keep(self._writer.write(columns, names_in(piece)))
 
     def finish(self) -> Written:
         """Ends the data set. Raises DataError where it has no rows."""
@@ -101,6 +99,8 @@ class Sink:
                 asked = dataclasses.replace(asked, encoding="png" if kind.images == "encoded" else "raw")
             elif (asked.encoding, kind.images) in (("raw", "encoded"), ("png", "raw"), ("jpg", "raw")):
                 raise DataError(f"{self._to.scheme}: holds no images that are {asked.encoding}: leave --encode out")
+            elif asked.encoding is None and kind.pictures and image.dtype == "uint8" and is_picture(image):
+                asked = dataclasses.replace(asked, encoding="png")
             if asked.changes:
                 self._work = asked.on(image, rows[image.name][0])
         if self._work is not None:
@@ -111,14 +111,13 @@ class Sink:
                 raise DataError(f"{self._to.scheme}: holds numbers; leave out the column `{other}` with ?columns=")
         layout = self._layout
         if not layout.per_file:
-            layout = layout._replace(per_file=_per_file(rows))
+            layout = layout._replace(per_file=_per_file(next(self._work.done(rows, 0)) if self._work else rows))
         return kind(self._unfinished.path, columns, self._unfinished.done, layout)
 
 
 def _per_file(rows: Columns) -> int:
     """A round number of rows that make a file of about FILE_BYTES."""
-    size = sum(sum(map(len, values)) if values.dtype == object else int(values.nbytes) for values in rows.values())
-    wanted = max(1, FILE_BYTES * rows_of(rows) // max(1, size))
+    wanted = max(1, FILE_BYTES // row_bytes(rows))
     unit: int = 10 ** int(math.log10(wanted))
     return max(step * unit for step in (1, 2, 5) if step * unit <= wanted)
 

@@ -9,6 +9,9 @@ import numpy.typing as npt
 from ..data import Columns
 from .writer import Names, Part, Parted
 
+# A row group, which readers take at a time.
+GROUP_BYTES = 32 << 20
+
 
 class ParquetWriter(Parted):
     """Files that Spark, pandas and Arrow read."""
@@ -35,15 +38,26 @@ class _File:
             fields.append(pa.field(column.name, kind, nullable=False))
         self._schema = pa.schema(fields)
         self._file: Any = pq.ParquetWriter(path, self._schema)
+        self._waiting: list[Any] = []
 
     def write(self, rows: Columns, names: Names, first: int) -> None:
         import pyarrow as pa
 
         arrays = [_arrow(rows[field.name], field.type) for field in self._schema]
-        self._file.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._waiting.append(pa.Table.from_arrays(arrays, schema=self._schema))
+        if sum(table.nbytes for table in self._waiting) >= GROUP_BYTES:
+            self._write_group()
 
     def close(self) -> None:
+        self._write_group()
         self._file.close()
+
+    def _write_group(self) -> None:
+        import pyarrow as pa
+
+        if self._waiting:
+            self._file.write_table(pa.concat_tables(self._waiting))
+            self._waiting = []
 
 
 def _arrow(values: npt.NDArray[Any], kind: Any) -> Any:

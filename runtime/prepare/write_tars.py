@@ -45,6 +45,7 @@ class WebDatasetWriter(Parted):
     """NUMBER.jpg and NUMBER.cls are a row; other columns are NUMBER.NAME.npy."""
 
     images: ClassVar[Literal["raw", "encoded", "any"]] = "any"
+    pictures = True
     suffix = ".tar"
     content = ("*.tar",)
 
@@ -58,13 +59,15 @@ class _Samples(_Tar):
         super().__init__(path)
         self._columns = columns
         self._label = label_of(columns)
+        self._several = sum(column.encoded for column in columns) > 1
 
     def write(self, rows: Columns, names: Names, first: int) -> None:
         for row in range(rows_of(rows)):
             for column in self._columns:
                 value = rows[column.name][row]
                 if column.encoded:
-                    self.add(f"{first + row:08d}.{ending(value)}", bytes(value))
+                    name = f"{column.name}.{ending(value)}" if self._several else ending(value)
+                    self.add(f"{first + row:08d}.{name}", value)
                 elif column == self._label:
                     self.add(f"{first + row:08d}.cls", b"%d" % value)
                 else:
@@ -119,7 +122,7 @@ class _Images(_Tar):
             if not name or name in self._writer.seen:
                 name = f"{first + row:08d}{'_' + name if name else '.' + ending(content)}"
             self._writer.seen.add(name)
-            self.add(name, bytes(content))
+            self.add(name, content)
             self._writer.list.write(f"{name} {labels[row]}")
 
     def _name(self, name: bytes) -> str:

@@ -45,6 +45,8 @@ class Writer(abc.ABC):
 
     # What an image has to be: numbers, bytes (JPEG, PNG), or either.
     images: ClassVar[Literal["raw", "encoded", "any"]]
+    # Whether, being either, those of 8 bits are rather encoded, since other readers expect files.
+    pictures: ClassVar[bool] = False
     # The ending of a path that means one file; "": there is always a folder.
     suffix: ClassVar[str] = ""
     # Patterns of the names in such a folder.
@@ -160,6 +162,12 @@ def rows_of(rows: Columns) -> int:
     return len(next(iter(rows.values())))
 
 
+def row_bytes(rows: Columns) -> int:
+    """The bytes of a row, on average over a chunk."""
+    size = sum(sum(map(len, values)) if values.dtype == object else int(values.nbytes) for values in rows.values())
+    return max(1, size // rows_of(rows))
+
+
 def image_and_label(columns: Sequence[Column], format: str) -> tuple[Column, Column | None]:
     """The columns of an image, or other array, and of its label; raises DataError where there are others, or none."""
     image, label = image_of(columns), label_of(columns)
@@ -178,6 +186,11 @@ def image_of(columns: Sequence[Column]) -> Column | None:
     """The column of images: encoded, or of the most axes, one at least."""
     found = [column for column in columns if column.encoded or column.shape]
     return max(found, key=lambda column: 3 if column.encoded else len(column.shape), default=None)
+
+
+def is_picture(column: Column) -> bool:
+    """Whether a column's rows can be seen: encoded, or of channels × height × width."""
+    return column.encoded or (len(column.shape) == 3 and column.shape[0] in (1, 3, 4))
 
 
 def label_of(columns: Sequence[Column]) -> Column | None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0esparknet.proto\x12\x08sparknet\"\xd5\x05\n\x0eSparkParameter\x12\x0f\n\x03tau\x18\x01 \x01(\x05:\x02\x35\x30\x12\x12\n\x07workers\x18\x02 \x01(\x05:\x01\x32\x12\x0e\n\x06rounds\x18\x03 \x01(\x05\x12\x15\n\ntest_every\x18\x04 \x01(\x05:\x01\x35\x12\x19\n\x0esnapshot_every\x18\x05 \x01(\x05:\x01\x30\x12<\n\x08momentum\x18\x06 \x01(\x0e\x32!.sparknet.SparkParameter.Momentum:\x07\x41VERAGE\x12\x0c\n\x04seed\x18\x07 \x01(\x03\x12\x38\n\x07\x61verage\x18\x08 \x01(\x0e\x32!.sparknet.SparkParameter.Strategy:\x04\x41UTO\x12\x15\n\x08\x64\x65\x61\x64line\x18\t \x01(\x02:\x03\x31\x32\x30\x12\x14\n\x0ctau_schedule\x18\n \x01(\t\x12\x1c\n\x0f\x61veraging_share\x18\x0b \x01(\x02:\x03\x30.1\x12<\n\tweighting\x18\x0c \x01(\x0e\x32\".sparknet.SparkParameter.Weighting:\x05\x45QUAL\x12\x15\n\nouter_rate\x18\r \x01(\x02:\x01\x31\x12\x19\n\x0eouter_momentum\x18\x0e \x01(\x02:\x01\x30\x12\x1c\n\x0eouter_nesterov\x18\x0f \x01(\x08:\x04true\x12\x16\n\x0bmoving_rate\x18\x10 \x01(\x02:\x01\x30\x12<\n\x08\x65xchange\x18\x11 \x01(\x0e\x32!.sparknet.SparkParameter.Exchange:\x07\x46LOAT32\"-\n\x08Momentum\x12\x0b\n\x07\x41VERAGE\x10\x00\x12\t\n\x05LOCAL\x10\x01\x12\t\n\x05RESET\x10\x02\" \n\tWeighting\x12\t\n\x05\x45QUAL\x10\x00\x12\x08\n\x04ROWS\x10\x01\"+\n\x08\x45xchange\x12\x0b\n\x07\x46LOAT32\x10\x00\x12\x08\n\x04\x42\x46\x31\x36\x10\x01\x12\x08\n\x04INT8\x10\x02\")\n\x08Strategy\x12\x08\n\x04\x41UTO\x10\x00\x12\t\n\x05SPARK\x10\x01\x12\x08\n\x04RING\x10\x02')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0esparknet.proto\x12\x08sparknet\"\xc4\x06\n\x0eSparkParameter\x12\x0f\n\x03tau\x18\x01 \x01(\x05:\x02\x35\x30\x12\x12\n\x07workers\x18\x02 \x01(\x05:\x01\x32\x12\x0e\n\x06rounds\x18\x03 \x01(\x05\x12\x15\n\ntest_every\x18\x04 \x01(\x05:\x01\x35\x12\x19\n\x0esnapshot_every\x18\x05 \x01(\x05:\x01\x30\x12<\n\x08momentum\x18\x06 \x01(\x0e\x32!.sparknet.SparkParameter.Momentum:\x07\x41VERAGE\x12\x0c\n\x04seed\x18\x07 \x01(\x03\x12\x38\n\x07\x61verage\x18\x08 \x01(\x0e\x32!.sparknet.SparkParameter.Strategy:\x04\x41UTO\x12\x15\n\x08\x64\x65\x61\x64line\x18\t \x01(\x02:\x03\x31\x32\x30\x12\x14\n\x0ctau_schedule\x18\n \x01(\t\x12\x1c\n\x0f\x61veraging_share\x18\x0b \x01(\x02:\x03\x30.1\x12<\n\tweighting\x18\x0c \x01(\x0e\x32\".sparknet.SparkParameter.Weighting:\x05\x45QUAL\x12\x15\n\nouter_rate\x18\r \x01(\x02:\x01\x31\x12\x19\n\x0eouter_momentum\x18\x0e \x01(\x02:\x01\x30\x12\x1c\n\x0eouter_nesterov\x18\x0f \x01(\x08:\x04true\x12\x16\n\x0bmoving_rate\x18\x10 \x01(\x02:\x01\x30\x12<\n\x08\x65xchange\x18\x11 \x01(\x0e\x32!.sparknet.SparkParameter.Exchange:\x07\x46LOAT32\x12\x32\n\x04late\x18\x12 \x01(\x0e\x32\x1d.sparknet.SparkParameter.Late:\x05\x41GAIN\x12\x1c\n\roverlap_tests\x18\x13 \x01(\x08:\x05\x66\x61lse\"-\n\x08Momentum\x12\x0b\n\x07\x41VERAGE\x10\x00\x12\t\n\x05LOCAL\x10\x01\x12\t\n\x05RESET\x10\x02\" \n\tWeighting\x12\t\n\x05\x45QUAL\x10\x00\x12\x08\n\x04ROWS\x10\x01\"+\n\x08\x45xchange\x12\x0b\n\x07\x46LOAT32\x10\x00\x12\x08\n\x04\x42\x46\x31\x36\x10\x01\x12\x08\n\x04INT8\x10\x02\")\n\x08Strategy\x12\x08\n\x04\x41UTO\x10\x00\x12\t\n\x05SPARK\x10\x01\x12\x08\n\x04RING\x10\x02\"\x1b\n\x04Late\x12\t\n\x05\x41GAIN\x10\x00\x12\x08\n\x04\x44ROP\x10\x01')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,13 +32,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sparknet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SPARKPARAMETER']._serialized_start=29
-  _globals['_SPARKPARAMETER']._serialized_end=754
-  _globals['_SPARKPARAMETER_MOMENTUM']._serialized_start=587
-  _globals['_SPARKPARAMETER_MOMENTUM']._serialized_end=632
-  _globals['_SPARKPARAMETER_WEIGHTING']._serialized_start=634
-  _globals['_SPARKPARAMETER_WEIGHTING']._serialized_end=666
-  _globals['_SPARKPARAMETER_EXCHANGE']._serialized_start=668
-  _globals['_SPARKPARAMETER_EXCHANGE']._serialized_end=711
-  _globals['_SPARKPARAMETER_STRATEGY']._serialized_start=713
-  _globals['_SPARKPARAMETER_STRATEGY']._serialized_end=754
+  _globals['_SPARKPARAMETER']._serialized_end=865
+  _globals['_SPARKPARAMETER_MOMENTUM']._serialized_start=669
+  _globals['_SPARKPARAMETER_MOMENTUM']._serialized_end=714
+  _globals['_SPARKPARAMETER_WEIGHTING']._serialized_start=716
+  _globals['_SPARKPARAMETER_WEIGHTING']._serialized_end=748
+  _globals['_SPARKPARAMETER_EXCHANGE']._serialized_start=750
+  _globals['_SPARKPARAMETER_EXCHANGE']._serialized_end=793
+  _globals['_SPARKPARAMETER_STRATEGY']._serialized_start=795
+  _globals['_SPARKPARAMETER_STRATEGY']._serialized_end=836
+  _globals['_SPARKPARAMETER_LATE']._serialized_start=838
+  _globals['_SPARKPARAMETER_LATE']._serialized_end=865
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SparkParameter(_message.Message):
-    __slots__ = ("tau", "workers", "rounds", "test_every", "snapshot_every", "momentum", "seed", "average", "deadline", "tau_schedule", "averaging_share", "weighting", "outer_rate", "outer_momentum", "outer_nesterov", "moving_rate", "exchange")
+    __slots__ = ("tau", "workers", "rounds", "test_every", "snapshot_every", "momentum", "seed", "average", "deadline", "tau_schedule", "averaging_share", "weighting", "outer_rate", "outer_momentum", "outer_nesterov", "moving_rate", "exchange", "late", "overlap_tests")
     class Momentum(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         AVERAGE: _ClassVar[SparkParameter.Momentum]
@@ -37,6 +37,12 @@ class SparkParameter(_message.Message):
     AUTO: SparkParameter.Strategy
     SPARK: SparkParameter.Strategy
     RING: SparkParameter.Strategy
+    class Late(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        AGAIN: _ClassVar[SparkParameter.Late]
+        DROP: _ClassVar[SparkParameter.Late]
+    AGAIN: SparkParameter.Late
+    DROP: SparkParameter.Late
     TAU_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     ROUNDS_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +60,8 @@ class SparkParameter(_message.Message):
     OUTER_NESTEROV_FIELD_NUMBER: _ClassVar[int]
     MOVING_RATE_FIELD_NUMBER: _ClassVar[int]
     EXCHANGE_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_TESTS_FIELD_NUMBER: _ClassVar[int]
     tau: int
     workers: int
     rounds: int
@@ -71,4 +79,6 @@ class SparkParameter(_message.Message):
     outer_nesterov: bool
     moving_rate: float
     exchange: SparkParameter.Exchange
-    def __init__(self, tau: _Optional[int] = ..., workers: _Optional[int] = ..., rounds: _Optional[int] = ..., test_every: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., momentum: _Optional[_Union[SparkParameter.Momentum, str]] = ..., seed: _Optional[int] = ..., average: _Optional[_Union[SparkParameter.Strategy, str]] = ..., deadline: _Optional[float] = ..., tau_schedule: _Optional[str] = ..., averaging_share: _Optional[float] = ..., weighting: _Optional[_Union[SparkParameter.Weighting, str]] = ..., outer_rate: _Optional[float] = ..., outer_momentum: _Optional[float] = ..., outer_nesterov: _Optional[bool] = ..., moving_rate: _Optional[float] = ..., exchange: _Optional[_Union[SparkParameter.Exchange, str]] = ...) -> None: ...
+    late: SparkParameter.Late
+    overlap_tests: bool
+    def __init__(self, tau: _Optional[int] = ..., workers: _Optional[int] = ..., rounds: _Optional[int] = ..., test_every: _Optional[int] = ..., snapshot_every: _Optional[int] = ..., momentum: _Optional[_Union[SparkParameter.Momentum, str]] = ..., seed: _Optional[int] = ..., average: _Optional[_Union[SparkParameter.Strategy, str]] = ..., deadline: _Optional[float] = ..., tau_schedule: _Optional[str] = ..., averaging_share: _Optional[float] = ..., weighting: _Optional[_Union[SparkParameter.Weighting, str]] = ..., outer_rate: _Optional[float] = ..., outer_momentum: _Optional[float] = ..., outer_nesterov: _Optional[bool] = ..., moving_rate: _Optional[float] = ..., exchange: _Optional[_Union[SparkParameter.Exchange, str]] = ..., late: _Optional[_Union[SparkParameter.Late, str]] = ..., overlap_tests: _Optional[bool] = ...) -> None: ...

@@ -145,6 +145,36 @@ def test_gradients_reach_back_to_the_beginning_of_a_stream(type: str) -> None:
     np.testing.assert_array_equal(reached, [[False, True], [False, True], [True, True], [True, True]])
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("type", STATES)
+def test_more_than_fits_one_panel_and_one_group_of_steps(type: str, threads: int) -> None:
+    before = caffe_ext.num_threads()
+    caffe_ext.set_num_threads(threads)
+    try:
+        net = net_of(type, fields="num_output: 40", x=(5, 50, 71), cont=(5, 50))
+        for blob in net.params["l"]:
+            blob.data[...] *= 0.2
+        net.blobs["cont"].data[3, ::2] = 0
+        net.forward()
+        states = [np.zeros((50, 40)) for _ in STATES[type]]
+        close(net.blobs["y"].data, expected(net, type, states)[0])
+        rng = np.random.default_rng(1)
+        loss = rng.standard_normal((5, 50, 40))
+        net.blobs["y"].diff[...] = loss
+        net.clear_param_diffs()
+        net.backward()
+    finally:
+        caffe_ext.set_num_threads(before)
+    for blob in [net.blobs["x"], *net.params["l"]]:
+        values, direction, step = np.array(blob.data), rng.standard_normal(blob.shape), 2e-3
+        losses = []
+        for sign in (1, -1):
+            blob.data[...] = values + sign * step * direction
+            losses.append(np.vdot(expected(net, type, states)[0], loss))
+        blob.data[...] = values
+        assert np.vdot(blob.diff, direction) == pytest.approx((losses[0] - losses[1]) / (2 * step), rel=5e-3)
+
+
 def test_threads_change_nothing() -> None:
     whole = net_of("LSTM")
     whole.forward()

@@ -148,6 +148,7 @@ def test_run_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     command += " --averaging-share 0.2 --momentum local --outer-rate 0.7 --no-outer-nesterov --exchange int8"
     command += " --snapshot-dir d --weights w --resume --precision bf16 --no-pin -D x=1 -D y=z --json j"
     command += " --memory lean --conf spark.a=1 --conf spark.b=2 --ship-env e.tar.gz --plan --bad-records skip"
+    command += " --late drop --overlap-tests"
     result = CliRunner().invoke(cli.run_command, command.split())
     assert result.exit_code == 3
     assert seen == {
@@ -165,6 +166,8 @@ def test_run_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "test": "b:",
         "tau": "5",
         "average": None,
+        "late": "drop",
+        "overlap_tests": True,
         "averaging_share": 0.2,
         "averaging": {"momentum": "LOCAL", "outer_rate": 0.7, "outer_nesterov": False, "exchange": "int8"},
         "rounds": 6,

@@ -86,6 +86,16 @@ def test_workers_are_pinned_unless_that_is_refused():
     assert not RunConfig.resolve(None, SOLVER, pin=False).pin
 
 
+def test_late_workers_and_tests_that_overlap():
+    config = RunConfig.resolve(None, SOLVER)
+    assert (config.late, config.overlap_tests, config.master) == ("AGAIN", False, "local[2,4]")
+    spark = sparknet_pb2.SparkParameter(late="DROP", overlap_tests=True)
+    config = RunConfig.resolve(spark, SOLVER)
+    assert (config.late, config.overlap_tests, config.master) == ("DROP", True, "local[4,4]")
+    config = RunConfig.resolve(spark, SOLVER, late="again", overlap_tests=False, average="ring")
+    assert (config.late, config.overlap_tests, config.average) == ("AGAIN", False, "RING")
+
+
 def test_the_solvers_seed_is_taken_where_nothing_else_is_said():
     assert RunConfig.resolve(None, caffe_pb2.SolverParameter(max_iter=1, random_seed=17)).seed == 17
 
@@ -105,6 +115,14 @@ def test_the_solvers_seed_is_taken_where_nothing_else_is_said():
         ({}, {}, {"rounds": 0}, UsageError, "--rounds 0"),
         ({}, {}, {"seed": -2}, UsageError, "--seed -2"),
         ({}, {}, {"weights": "x", "resume": True}, UsageError, "give one of them"),
+        (
+            {},
+            {},
+            {"average": "ring", "late": "drop"},
+            UsageError,
+            "not from a ring: say --average spark, or --late again",
+        ),
+        ({"late": "DROP", "average": "RING"}, {}, {}, ModelError, "not from a ring"),
         ({}, {}, {"conf": ["spark.executor.memory"]}, UsageError, "a setting of Spark's is wanted"),
         ({}, {}, {"conf": ["executor.memory=4g"]}, UsageError, "a setting of Spark's is wanted"),
         ({}, {}, {"conf": ["spark.master=x"]}, UsageError, "say --master URL"),

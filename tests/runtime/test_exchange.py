@@ -23,6 +23,7 @@ from sparknet_dsl.runtime.checkpoint import State
 from sparknet_dsl.runtime.in_turn import InTurn
 from sparknet_dsl.runtime.ring import Ring
 from sparknet_dsl.runtime.rule import Rule
+from sparknet_dsl.runtime.shards import local_folder
 from sparknet_dsl.runtime.shuffle import Shuffle
 from sparknet_dsl.runtime.spark import Cluster
 
@@ -36,7 +37,7 @@ STEPS = (3, 2, 1)
 
 class Watch:
     def __init__(self):
-        self.figures, self.states, self.reasons = [], [], []
+        self.figures, self.states, self.reasons, self.left_out = [], [], [], []
 
     def trained(self, done, seconds):
         assert seconds > 0
@@ -48,18 +49,25 @@ class Watch:
     def again(self, reason):
         self.reasons.append(reason)
 
+    def dropped(self, reason):
+        self.left_out.append(reason)
+
 
 @dataclasses.dataclass(frozen=True)
 class Harmed(Rule):
-    """Before its `round`, worker 2 does something to itself, once."""
+    """Before its `round`, worker 2 (or the one of `partition`) does something to itself, once ("": again and again)."""
 
+    partition: int = 1
     round: int = 1
     marker: str = ""
     what: str = ""
 
     def train(self, shard, partition, shared, own, round, iteration, steps):
-        if (partition, round) == (1, self.round) and not pathlib.Path(self.marker).exists():
-            pathlib.Path(self.marker).touch()
+        if (partition, round) == (self.partition, self.round) and not (
+            self.marker and pathlib.Path(self.marker).exists()
+        ):
+            if self.marker:
+                pathlib.Path(self.marker).touch()
             if self.what == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif self.what == "stop":
@@ -88,7 +96,7 @@ def one_thread():
 
 @pytest.fixture
 def clusters(spark):
-    return lambda workers: Cluster("", workers, spark.context)
+    return lambda workers, deadline=20.0: Cluster("", workers, spark.context, deadline=deadline)
 
 
 def job(cluster, momentum="AVERAGE"):
@@ -101,9 +109,9 @@ def rule_of(job, workers, averaging=None, kind=Rule, **settings):
     return kind(job, averaging or Averaging(), workers, ROWS, job_solver(job).flat_history.size, **settings)
 
 
-def exchanges(cluster, rule, deadline=20.0):
+def exchanges(cluster, rule):
     rows = cluster.rows("train", SmallSource(ROWS))
-    return {"spark": Shuffle(cluster, rows, rule), "ring": Ring(cluster, rows, rule, deadline)}
+    return {"spark": Shuffle(cluster, rows, rule), "ring": Ring(cluster, rows, rule, cluster.deadline)}
 
 
 def start(job) -> State:
@@ -212,10 +220,10 @@ def test_legs_go_on_where_the_last_one_ended(clusters, tmp_path, momentum, monke
     ],
 )
 def test_a_loss_in_the_middle_of_a_leg_changes_nothing(clusters, tmp_path, what, reason):
-    with clusters(2) as cluster:
+    with clusters(2, 2.0) as cluster:
         mine = job(cluster)
         rule = rule_of(mine, cluster.workers, kind=Harmed, round=2, marker=str(tmp_path / "harmed"), what=what)
-        watch = train(exchanges(cluster, rule, deadline=2.0)["ring"], mine)
+        watch = train(exchanges(cluster, rule)["ring"], mine)
         assert (tmp_path / "harmed").exists()
         assert_equal(watch.states[-1], by_hand(tmp_path, mine, 2, "AVERAGE"))
         assert len(watch.figures) == len(STEPS)  # each round once
@@ -230,6 +238,84 @@ def test_a_lost_process_changes_nothing_through_spark(clusters, tmp_path):
         watch = train(exchanges(cluster, rule)["spark"], mine)
         assert (tmp_path / "harmed").exists()
         assert_equal(watch.states[-1], by_hand(tmp_path, mine, 2, "AVERAGE"))
+
+
+def test_a_late_process_is_left_behind_through_spark(clusters, tmp_path):
+    """In the first round already, where only the other worker tells how long one takes."""
+    with clusters(2, 2.0) as cluster:
+        mine = job(cluster)
+        rule = rule_of(mine, cluster.workers, kind=Harmed, round=0, marker=str(tmp_path / "harmed"), what="stop")
+        watch = train(exchanges(cluster, rule)["spark"], mine)
+        assert_equal(watch.states[-1], by_hand(tmp_path, mine, 2, "AVERAGE"))
+        assert len(watch.figures) == len(STEPS)
+        assert len(watch.reasons) == 1
+        assert re.search(r"worker 2 \(.*\) is late: nothing for \d+ s, where .* s are usual", watch.reasons[0])
+
+
+@pytest.mark.parametrize("name", ["spark", "ring"])
+def test_all_workers_may_be_late(clusters, tmp_path, name):
+    """A single one has nobody who waits for it: how long a round takes, the rounds before have told."""
+    with clusters(1, 1.0) as cluster:
+        mine = job(cluster)
+        rule = rule_of(mine, 1, kind=Harmed, partition=0, round=2, marker=str(tmp_path / "harmed"), what="stop")
+        watch = train(exchanges(cluster, rule)[name], mine)
+        assert (tmp_path / "harmed").exists()
+        assert_equal(watch.states[-1], by_hand(tmp_path, mine, 1, "AVERAGE"))
+        assert len(watch.reasons) == 1 and "late: nothing for" in watch.reasons[0]
+
+
+@pytest.mark.parametrize("averaging", [Averaging("ROWS", "LOCAL", moving_rate=0.9), Averaging(exchange="int8")])
+def test_a_late_worker_is_dropped(clusters, tmp_path, averaging):
+    """The mean is that of the others; what is its own the late one keeps, and in the next round it is there again."""
+    with clusters(3, 3.0) as cluster:
+        mine = job(cluster, averaging.momentum)
+        rows = cluster.rows("train", SmallSource(ROWS))
+        harm = {"round": 1, "marker": str(tmp_path / "harmed"), "what": "stop"}
+        watch = train(Shuffle(cluster, rows, rule_of(mine, 3, averaging, Harmed, **harm), "DROP"), mine)
+        assert watch.reasons == []
+        assert len(watch.left_out) == 1 and "worker 2" in watch.left_out[0]
+        assert [len(done) for done in watch.figures] == [3, 2, 3]
+
+        here = rule_of(dataclasses.replace(mine, run="here"), 3, averaging)
+        shards = [small_shard(tmp_path, ROWS, partition, 3) for partition in range(3)]
+        state = start(mine)
+        for steps in STEPS:
+            shared, own = here.share(state)
+            turns = [
+                here.train(shard, partition, shared, own[partition] if own else (), state.round, state.iteration, steps)
+                for partition, shard in enumerate(shards)
+            ]
+            there = [turns[0], turns[2]] if state.round == 1 else turns
+            kept = [turn.own for turn in turns]
+            if state.round == 1 and own:
+                kept[1] = own[1]
+            state = here.state(state.round + 1, state.iteration + steps, here.average(shared, there), kept)
+        assert_equal(watch.states[-1], state)
+
+
+def test_what_is_late_again_and_again_is_an_error(clusters, tmp_path):
+    with clusters(2, 1.0) as cluster:
+        mine = job(cluster)
+        rule = rule_of(mine, 2, kind=Harmed, round=0, marker="", what="stop")
+        with pytest.raises(ClusterError, match=r"worker 2 \(.*\) is late: .* \(attempt 4 of 4\)"):
+            train(exchanges(cluster, rule)["spark"], mine)
+
+
+def test_nothing_is_left_of_a_rounds_shuffle(clusters, tmp_path):
+    with clusters(2) as cluster:
+        mine = job(cluster)
+        exchange = exchanges(cluster, rule_of(mine, 2))["spark"]
+        (folder, *_) = cluster.each(cluster.rows("train", SmallSource(ROWS)), lambda shard, partition: local_folder())
+        files = []
+
+        class Counting(Watch):
+            def reached(self, state):
+                found = [path for path in folder.rglob("*") if path.is_file()]
+                files.append(len([path for path in found if "sparknet-" not in str(path)]))
+
+        exchange.leg(start(mine), [1] * 20, Counting())
+        assert len(files) == 20
+        assert max(files[1:]) <= files[0]
 
 
 @pytest.mark.parametrize("name", ["spark", "ring"])
@@ -259,19 +345,19 @@ def test_losses_without_end_are_an_error(clusters, tmp_path):
 def test_what_is_chosen(clusters, monkeypatch):
     with clusters(2) as cluster:
         rows, rule = cluster.rows("train", SmallSource(ROWS)), rule_of(job(cluster), cluster.workers)
-        found, name, notes = choice.choose("AUTO", cluster, rows, rule, 1000, 20.0)
+        found, name, notes = choice.choose("AUTO", cluster, rows, rule, 1000)
         assert (type(found), name) == (Ring, "RING")
         assert "averages by ring: 1,000 numbers took" in notes[0]
-        assert choice.choose("SPARK", cluster, rows, rule, 1000, 20.0)[1:] == ("SPARK", ())
-        assert choice.choose("RING", cluster, rows, rule, 1000, 20.0)[1:] == ("RING", ())
+        assert choice.choose("SPARK", cluster, rows, rule, 1000)[1:] == ("SPARK", ())
+        assert choice.choose("RING", cluster, rows, rule, 1000)[1:] == ("RING", ())
 
         monkeypatch.setattr(Cluster, "secured", lambda self: "spark.authenticate")
-        assert choice.choose("AUTO", cluster, rows, rule, 1000, 20.0)[1:] == (
+        assert choice.choose("AUTO", cluster, rows, rule, 1000)[1:] == (
             "SPARK",
             ("averages through Spark, since spark.authenticate is set",),
         )
         with pytest.raises(ClusterError, match=r"but spark\.authenticate is set: take spark, or auto"):
-            choice.choose("RING", cluster, rows, rule, 1000, 20.0)
+            choice.choose("RING", cluster, rows, rule, 1000)
 
 
 def test_workers_that_cannot_connect_average_through_spark(clusters, monkeypatch):
@@ -280,7 +366,7 @@ def test_workers_that_cannot_connect_average_through_spark(clusters, monkeypatch
     monkeypatch.setattr(Cluster, "address", ("192.0.2.1", "127.0.0.1"))
     with clusters(2) as cluster:
         rows, rule = cluster.rows("train", SmallSource(ROWS)), rule_of(job(cluster), cluster.workers)
-        _, name, notes = choice.choose("AUTO", cluster, rows, rule, 1000, 20.0)
+        _, name, notes = choice.choose("AUTO", cluster, rows, rule, 1000)
     assert name == "SPARK"
     assert "the driver cannot be reached at 192.0.2.1" in notes[0]
 
@@ -289,7 +375,7 @@ def test_one_worker_needs_no_exchange(clusters, monkeypatch):
     with clusters(1) as cluster:
         monkeypatch.setattr(choice, "seconds", None)  # no probe
         rows = cluster.rows("train", SmallSource(ROWS))
-        assert choice.choose("AUTO", cluster, rows, rule_of(job(cluster), cluster.workers), 1000, 20.0)[1:] == (
+        assert choice.choose("AUTO", cluster, rows, rule_of(job(cluster), cluster.workers), 1000)[1:] == (
             "RING",
             (),
         )

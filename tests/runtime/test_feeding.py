@@ -144,8 +144,8 @@ def test_threads_that_work_ahead_step_back(tmp_path, monkeypatch):
     monkeypatch.setattr(feeding, "decode", decode)
     net = input_net(4, 3, 6, 6)
     fed(net, batches(net, encoded_shard(tmp_path, noise(20)), in_turn(3, 20, 4), "crop_size: 6"), 2)
-    assert set(seen) == {19}
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) < 19
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert set(seen) == {min(own + 5, 19)}
 
 
 def test_the_last_batch_of_a_test_may_be_smaller(tmp_path):

@@ -9,7 +9,20 @@ from rich.console import Console
 
 from sparknet_dsl.errors import DataError, OutputError
 from sparknet_dsl.runtime.console import ConsoleReport
-from sparknet_dsl.runtime.events import End, Event, Iteration, JsonLines, Round, Snapshot, Start, Tau, Test, to_json
+from sparknet_dsl.runtime.events import (
+    Again,
+    Dropped,
+    End,
+    Event,
+    Iteration,
+    JsonLines,
+    Round,
+    Snapshot,
+    Start,
+    Tau,
+    Test,
+    to_json,
+)
 from sparknet_dsl.runtime.report import Report
 
 START = Start(
@@ -34,6 +47,10 @@ ROUND = Round(round=1, rounds=3, tau=50, iteration=50, loss=0.25, rate=0.01, row
 TEST = Test(round=1, iteration=50, metrics={"accuracy": 0.9712, "loss": 0.1}, rows=10000, seconds=1.0)
 SNAPSHOT = Snapshot(round=1, iteration=50, files=("/s/lenet_iter_50.caffemodel", "/s/lenet_iter_50.solverstate"))
 EVENTS = [START, ROUND, TEST, SNAPSHOT]
+LATE = [
+    Again(round=0, iteration=0, reason="worker 2 is lost"),
+    Dropped(round=1, iteration=50, reason="worker 2 is late"),
+]
 # A run on one machine.
 LOCAL: list[Event] = [
     Start(
@@ -59,6 +76,7 @@ def test_each_event_is_one_line_of_json_and_says_all():
     for event in [
         *EVENTS,
         *LOCAL,
+        *LATE,
         End(status="done", message=None, round=1, iteration=50, seconds=3, metrics={}, files=()),
     ]:
         line = to_json(event)
@@ -122,6 +140,12 @@ def show(events=EVENTS, width=100, **options) -> str:
         for event in events:
             report(event)
     return stream.getvalue()
+
+
+def test_workers_that_are_lost_or_late():
+    lines = show([START, LATE[0], ROUND, LATE[1]]).splitlines()
+    assert "again from round 0: worker 2 is lost" in lines
+    assert "left out of round 2: worker 2 is late" in lines
 
 
 def test_plain_lines_without_a_terminal():

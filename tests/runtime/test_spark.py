@@ -13,8 +13,9 @@ from pyspark import cloudpickle
 
 from sparknet_dsl.errors import ClusterError, LayerError
 from sparknet_dsl.runtime.data import Column
+from sparknet_dsl.runtime.launch import check_java
 from sparknet_dsl.runtime.shards import local_folder
-from sparknet_dsl.runtime.spark import Cluster, Own, check_java
+from sparknet_dsl.runtime.spark import Cluster, Own
 
 # Workers do not have this file.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -157,10 +157,10 @@ def test_workers_of_one_machine_are_neighbours(spark, config, monkeypatch, pin, 
 
     each = Cluster.each
 
-    def stop(cluster, rows, function, *arguments):
+    def stop(cluster, rows, function, *rest):
         if function is not worker.prepare:
-            return each(cluster, rows, function, *arguments)
-        jobs.append(arguments[0])
+            return each(cluster, rows, function, *rest)
+        jobs.append(rest[0])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Cluster, "each", stop)
@@ -182,6 +182,36 @@ def test_a_test_is_exact_over_all_workers(spark, config):
     tests = [event for event in events if isinstance(event, Test)]
     assert [event.rows for event in tests] == [41, 41]
     assert tests[-1].metrics == result.metrics
+
+
+@pytest.mark.parametrize("average", ["SPARK", "RING"])
+def test_tests_overlap_with_training_and_are_the_same(spark, config, average):
+    config = dataclasses.replace(config, average=average, test_every=1)
+    one, before = run(spark, plan(), config)
+    other, after = run(spark, plan(), dataclasses.replace(config, overlap_tests=True))
+    assert_same(one, other)
+
+    def told(events):
+        return [(type(event), event.round) for event in events if isinstance(event, Round | Test)]
+
+    assert told(before) == [(kind, round) for round in (1, 2, 3, 4) for kind in (Round, Test)]
+    rounds = [(Round, 1), (Round, 2), (Test, 1), (Round, 3), (Test, 2), (Round, 4), (Test, 3), (Test, 4)]
+    assert told(after) == rounds
+    metrics = [[event.metrics for event in events if isinstance(event, Test)] for events in (before, after)]
+    assert metrics[0] == metrics[1]
+
+
+def test_tests_do_not_overlap_without_slots_to_spare(spark, config):
+    _, events = run(spark, plan(), dataclasses.replace(config, workers=3, overlap_tests=True))
+    assert [event.round for event in events if isinstance(event, Round | Test)] == [1, 2, 2, 3, 4, 4]
+    assert "tests do not overlap with training: that takes 6 slots, but local[4,4] has 4" in events[0].notes
+
+
+def test_an_error_in_training_ends_the_test_beside_it(spark, config):
+    solver = small_solver(momentum=0.9, base_lr=1e20, snapshot_prefix="x/small")
+    config = dataclasses.replace(config, test_every=1, overlap_tests=True)
+    with pytest.raises(DivergedError):
+        run(spark, plan(solver=solver), config)
 
 
 class Last:

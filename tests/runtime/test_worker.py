@@ -108,8 +108,9 @@ def test_the_jobs_precision_is_that_of_training_and_tests(tmp_path):
     assert loss != loss_bf16 and loss == pytest.approx(loss_bf16, rel=0.05)
 
 
-def test_a_round_is_a_function_of_its_arguments(tmp_path):
-    net = small_net(transform="scale: 0.01 mirror: true crop_size: 5", size=5, extra=DROPOUT)
+@pytest.mark.parametrize("more", ["", "random_rotation { degrees: 20 } cutout { size: 2 } mixup { alpha: 1 }"])
+def test_a_round_is_a_function_of_its_arguments(tmp_path, more):
+    net = small_net(transform=f"scale: 0.01 mirror: true crop_size: 5 {more}", size=5, extra=DROPOUT)
     job = small_job(net, small_solver(momentum=0.9))
     shard = small_shard(tmp_path)
     weights = first_weights(job)
@@ -122,6 +123,10 @@ def test_a_round_is_a_function_of_its_arguments(tmp_path):
         np.testing.assert_array_equal(one.weights, other.weights)
         np.testing.assert_array_equal(one.history, other.history)
         assert one.losses == other.losses
+    # The next round takes what was made ahead of it, or makes it.
+    ahead = train_round(shard, 1, job, one.weights, one.history, 3, 9, 3)
+    worker._engines.forget()
+    np.testing.assert_array_equal(ahead.weights, train_round(shard, 1, job, one.weights, one.history, 3, 9, 3).weights)
     elsewhere = train_round(shard, 2, job, weights, None, 2, 6, 3)
     assert not np.array_equal(one.weights, elsewhere.weights)
 

@@ -11,6 +11,7 @@ import source_files
 from click.testing import CliRunner, Result
 
 from sparknet_dsl.cli_data import data_command
+from sparknet_dsl.runtime.data.digits import Digits
 
 
 def run(*words: str) -> Result:
@@ -80,6 +81,17 @@ def test_bad_records_fail_or_are_told_of(folder: pathlib.Path) -> None:
     result = run("verify", "images:list.txt")
     assert result.exit_code == 1 and "1 records cannot be read [records]" in result.stdout
     assert run("verify", "images:list.txt", "--allow", "records").exit_code == 0
+
+
+def test_interrupted(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Digits, "read", interrupted)
+    result = run("convert", "digits:", "lmdb:db")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == "stopping; the same command goes on from here\ninterrupted\n"
+    assert [path.name for path in folder.iterdir()] == [".db.unfinished"]
 
 
 @pytest.mark.parametrize("command", ["show", "verify", "mean"])

@@ -23,21 +23,38 @@ from sparknet_dsl.runtime.data import BadRecords, Columns
 from sparknet_dsl.runtime.data.hdf5 import Hdf5
 from sparknet_dsl.runtime.prepare import destination, write_databases
 from sparknet_dsl.runtime.prepare.convert import Options, assigned, convert, shares_of, split
+from sparknet_dsl.runtime.prepare.sink import Written
 from sparknet_dsl.runtime.prepare.writer import Names, Writer
 from sparknet_dsl.runtime.prepare.writers import WRITERS
 
 NUMBERS = ("color", "gray", "float", "vector")
 PIXELS = ("color", "gray")
 CODED = ("jpg", "png")
-# What each format holds, and what a source of it is called.
+# What each format holds.
 HOLDS = {
-    "hdf5": (NUMBERS, "hdf5:{}/list.txt"),
-    "imagenet": ((*PIXELS, *CODED), "imagenet:{}"),
-    "images": ((*PIXELS, *CODED), "images:{}/list.txt"),
-    "leveldb": (known_rows.KINDS, "leveldb:{}"),
-    "lmdb": (known_rows.KINDS, "lmdb:{}"),
+    "csv": ("float", "vector"),
+    "hdf5": NUMBERS,
+    "imagenet": (*PIXELS, *CODED),
+    "images": (*PIXELS, *CODED),
+    "leveldb": known_rows.KINDS,
+    "libsvm": ("vector",),
+    "lmdb": known_rows.KINDS,
+    "parquet": known_rows.KINDS,
+    "tfrecord": known_rows.KINDS,
+    "webdataset": known_rows.KINDS,
 }
-KINDS = [(kind, format) for format, (kinds, _) in HOLDS.items() for kind in kinds]
+KINDS = [(kind, format) for format, kinds in HOLDS.items() for kind in kinds]
+
+
+def source_of(done: Written) -> str:
+    """What reads what was written."""
+    format = done.to.scheme
+    read = f"{format}:{WRITERS[format].read_as(done.to.path)}"
+    (array,) = (column for column in done.columns if column.name != "label")
+    # In these an array is a list of numbers.
+    if format in ("csv", "tfrecord") and not array.encoded:
+        read += f"?shape={'features' if format == 'csv' else array.name}:{'x'.join(map(str, array.shape))}"
+    return read
 
 
 def pairs() -> list[tuple[str, str, str]]:
@@ -59,8 +76,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], st
     @functools.cache
     def source(kind: str, format: str) -> str:
         path = folder / format / kind
-        convert(known_rows.write(kind, folder / "first" / kind), f"{format}:{path}", Options(gray=kind == "gray"))
-        return HOLDS[format][1].format(path)
+        first = known_rows.write(kind, folder / "first" / kind)
+        return source_of(convert(first, f"{format}:{path}", Options(gray=kind == "gray"))[0])
 
     return source
 
@@ -80,7 +97,7 @@ def test_there_and_back(
 ) -> None:
     done, _ = convert(written(kind, first), f"{second}:{tmp_path / 'to'}", Options(gray=kind == "gray"))
     assert done.rows == ROWS
-    known_rows.check(HOLDS[second][1].format(tmp_path / "to"), kind)
+    known_rows.check(source_of(done), kind)
     assert [path.name for path in tmp_path.iterdir()] == ["to"]
 
 
@@ -126,7 +143,7 @@ def break_off(monkeypatch: pytest.MonkeyPatch, at: int, error: type[BaseExceptio
         yield
 
 
-@pytest.mark.parametrize("format", ["hdf5", "imagenet", "images", "leveldb", "lmdb"])
+@pytest.mark.parametrize("format", ["hdf5", "imagenet", "images", "leveldb", "lmdb", "parquet", "tfrecord"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DataError])
 def test_the_same_command_goes_on(
     format: str, error: type[BaseException], source: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
@@ -150,9 +167,9 @@ def test_the_same_command_goes_on(
         return write(self, rows, names)
 
     monkeypatch.setattr(kind, "write", counted)
-    convert(source, f"{format}:{to}", options)
+    whole, _ = convert(source, f"{format}:{to}", options)
     assert sum(written) == 600 - done
-    assert numbers(HOLDS[format][1].format(to)) == list(range(600))
+    assert numbers(source_of(whole)) == list(range(600))
     assert not (tmp_path / ".to.unfinished").exists()
 
 
@@ -167,7 +184,7 @@ def test_other_settings_begin_anew(source: str, tmp_path: pathlib.Path, monkeypa
 
 @pytest.mark.parametrize("format", HOLDS)
 def test_what_is_there_stays(format: str, written: Callable[[str, str], str], tmp_path: pathlib.Path) -> None:
-    kind = HOLDS[format][0][0]
+    kind = HOLDS[format][0]
     source = written(kind, format)
     to = tmp_path / "to"
     options = Options(gray=kind == "gray")
@@ -176,8 +193,8 @@ def test_what_is_there_stays(format: str, written: Callable[[str, str], str], tm
     with pytest.raises(OutputError, match="there already: --force"):
         convert(source, f"{format}:{to}", options)
     assert sorted(to.rglob("*")) == before
-    convert(source, f"{format}:{to}", dataclasses.replace(options, force=True))
-    known_rows.check(HOLDS[format][1].format(to), kind)
+    done, _ = convert(source, f"{format}:{to}", dataclasses.replace(options, force=True))
+    known_rows.check(source_of(done), kind)
     (to / "thesis.tex").write_text("years of work")
     with pytest.raises(OutputError, match=r"holds thesis\.tex, so it is no"):
         convert(source, f"{format}:{to}", dataclasses.replace(options, force=True))
@@ -204,14 +221,15 @@ def test_a_full_map_grows(source: str, tmp_path: pathlib.Path, monkeypatch: pyte
 @pytest.mark.parametrize("to", ["lmdb", "images"])
 def test_shuffled(to: str, source: str, tmp_path: pathlib.Path) -> None:
     """Whatever the source, rows come in an order that follows from the seed, whole rows, each once."""
-    orders = []
-    for index, seed in enumerate((1, 1, 2)):
-        convert(source, f"{to}:{tmp_path / f'to{index}'}", Options(shuffle=True, seed=seed))
-        orders.append(numbers(HOLDS[to][1].format(tmp_path / f"to{index}")))
+    done = [
+        convert(source, f"{to}:{tmp_path / f'to{index}'}", Options(shuffle=True, seed=seed))[0]
+        for index, seed in enumerate((1, 1, 2))
+    ]
+    orders = [numbers(source_of(each)) for each in done]
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[0]) == sorted(orders[2]) == list(range(600))
     assert len(set(orders[0][:100])) == 100 and max(orders[0][:100]) > 300
-    convert(HOLDS[to][1].format(tmp_path / "to0"), f"lmdb:{tmp_path / 'again'}", Options(shuffle=True, seed=3))
+    convert(source_of(done[0]), f"lmdb:{tmp_path / 'again'}", Options(shuffle=True, seed=3))
     assert sorted(numbers(f"lmdb:{tmp_path / 'again'}")) == list(range(600))
     with open_database(tmp_path / "again", "LMDB") as database:
         keys = [key for key, _ in database]
