@@ -141,7 +141,8 @@ def load(path: str | os.PathLike[str], *, defines: Mapping[str, str] | None = No
 class Analysis:
     """What the passes found out about a text, wrong or not; what they did not come to is missing.
 
-    `tree` is None for a file of Caffe's, `network` where no net could be made of it.
+    `tree` is None for a file of Caffe's, `network` where no net could be made of it; `modules` holds the names of the
+    blocks that each import brought.
     """
 
     source: Source
@@ -149,6 +150,7 @@ class Analysis:
     network: Network | None
     reports: dict[str, NetReport]
     diagnostics: list[Diagnostic]
+    modules: dict[str, tuple[str, ...]]
 
 
 def analyse(text: str, path: pathlib.Path, before: Analysis | None = None) -> Analysis:
@@ -163,7 +165,8 @@ def analyse(text: str, path: pathlib.Path, before: Analysis | None = None) -> An
         _pass_all(SNET_PASSES, state)
     else:
         _pass_all(CAFFE_PASSES, state)
-    return Analysis(state.source, state.tree, state.network, state.reports, state.diagnostics.sorted())
+    modules = {name: tuple(blocks) for name, blocks in state.program.modules.items()} if state.program else {}
+    return Analysis(state.source, state.tree, state.network, state.reports, state.diagnostics.sorted(), modules)
 
 
 # Passes

@@ -40,7 +40,7 @@ class _Change:
         # Whole lines: a comment or a quote may have begun or ended on one.
         self.first = old.rfind("\n", 0, first) + 1
         self.last = old.find("\n", last) if "\n" in old[last:] else len(old)
-        self.kept: list[ast.Node] = []
+        self.kept: list[ast.Statement] = []
         self.behind: list[ast.Node] = []  # the first behind the change, which has to come out again
 
     def apply(self, diagnostics: Diagnostics) -> ast.File | None:
@@ -98,7 +98,7 @@ class _Change:
                 inside = [node for node in waiting if item.span.start < node.span.start < item.span.end]
                 waiting = [node for node in waiting if not item.span.start < node.span.start < item.span.end]
                 body = sorted([*item.body, *inside], key=lambda node: node.span.start)
-                item = dataclasses.replace(item, body=tuple(body))  # noqa: PLW2901
+                item = dataclasses.replace(item, body=tuple(body))
             result.append(item)
         return None if waiting else tuple(sorted(result, key=lambda item: item.span.start))
 
