@@ -1,4 +1,4 @@
-"""The language for Pygments: colours in documentation, registered as the lexer `snet`. Needs Pygments, which rich brings."""
+"""The language for Pygments, which rich brings: colours in documentation, registered as the lexer `snet`."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation
 from .values import FUNCTIONS
 
 
-class SnetLexer(RegexLexer):
+class SnetLexer(RegexLexer):  # type: ignore[misc] # Pygments has no types
     """Tokens of a `.snet` text; the grammar is grammar/snet.lark."""
 
     name = "SparkNet"

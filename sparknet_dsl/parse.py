@@ -40,6 +40,8 @@ _STATEMENT = re.compile(
     r"|(?:[A-Za-z_]\w*|`[^`\n]+`)(?:\s*,\s*(?:[A-Za-z_]\w*|`[^`\n]+`))*\s*(?::|->))",
     re.MULTILINE,
 )
+# A name alone on its line, or with others: a statement that somebody has begun to write.
+_BEGUN = re.compile(r"[ \t]*(?:[A-Za-z_]\w*|`[^`\n]*`?)(?:[ \t]*,[ \t]*(?:[A-Za-z_]\w*|`[^`\n]+`))*[ \t]*(?:\n|$)")
 _TERMINALS = {
     "NAME": "a name",
     "BTICK": "a name in back-ticks",
@@ -135,7 +137,8 @@ def _statement_around(text: str, at: int, skipped: Sequence[tuple[int, int]]) ->
     opened = _open_brackets(text, at)
     if opened and text[opened[-1]] in "([" and _begins_statement(text, at):
         return max((start for start in starts if start <= opened[-1]), default=0), at
-    begin = max((start for start in starts if start <= at), default=0)
+    begun = _line_begun(text, at)
+    begin = max((start for start in [*starts, *begun] if start <= at), default=0)
     begin = max([begin, *(brace + 1 for brace in opened if text[brace] == "{")])
     for first, last in skipped:
         if first <= at and not text[last:at].strip():  # what is left of a statement: all of it goes
@@ -159,6 +162,18 @@ def _statement_around(text: str, at: int, skipped: Sequence[tuple[int, int]]) ->
             depth -= 1
             end = max(end, match.end())
     return begin, max(len(text) if depth else end, at + 1)
+
+
+def _line_begun(text: str, at: int) -> list[int]:
+    """Where the statement begins of which only names are written yet, if the error at `at` comes from such a one."""
+    own = text.rfind("\n", 0, at) + 1
+    before = text.rfind("\n", 0, len(text[:own].rstrip())) + 1
+    for start in (own, before):
+        match = _BEGUN.match(text, start)
+        inside = any(text[bracket] in "([" for bracket in _open_brackets(text, start))
+        if match and not inside and not text[match.end() : at].strip():
+            return [start]
+    return []
 
 
 def _begins_statement(text: str, at: int) -> bool:

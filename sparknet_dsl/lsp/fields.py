@@ -49,7 +49,7 @@ def names(owner: str, records: Sequence[str]) -> list[str]:
         message = field.message_type if field is not None else None
         return [inner.name for inner in message.fields if inner.name != "unknown_field"] if message else []
     if owner in MESSAGES:
-        return [field.name for field in MESSAGES[owner].fields]
+        return [field.name for field in MESSAGES[owner].fields if field.name != "unknown_field"]
     if owner in schema.FILLER_POSITIONAL:
         return [field.name for field in schema.FILLER.fields if field.name != "type"]
     if schema.layer_type(owner) is not None or owner == schema.ANY_TYPE:

@@ -55,7 +55,7 @@ def _item(document: Document, item: ast.Item) -> Iterator[types.DocumentSymbol]:
 
 
 def inlay_hints(document: Document, where: types.Range) -> list[types.InlayHint]:
-    """The shape of what each layer or block gives, behind it; within a block that of its first use, and how many more."""
+    """The shape of what each layer or block gives, behind it; in a block that of its first use, and how many more."""
     first, last = document.offset(where.start), document.offset(where.end)
     hints = []
     for call, labels in document.calls():
