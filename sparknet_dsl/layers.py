@@ -107,6 +107,8 @@ def active(layer: caffe_pb2.LayerParameter, phase: str, level: int = 0, stages: 
     """Whether Caffe keeps the layer for that state: any include rule met, or no exclude rule met."""
     if layer.include:
         return any(_meets(rule, phase, level, stages) for rule in layer.include)
+    if not layer.exclude:
+        return True
     return not any(_meets(rule, phase, level, stages) for rule in layer.exclude)
 
 

@@ -41,7 +41,9 @@ _STATEMENT = re.compile(
     re.MULTILINE,
 )
 # A name alone on its line, or with others: a statement that somebody has begun to write.
-_BEGUN = re.compile(r"[ \t]*(?:[A-Za-z_]\w*|`[^`\n]*`?)(?:[ \t]*,[ \t]*(?:[A-Za-z_]\w*|`[^`\n]+`))*[ \t]*(?:\n|$)")
+_BEGUN = re.compile(
+    r"[ \t]*(?:[A-Za-z_]\w*|`[^`\n]*`?)(?:[ \t]*,[ \t]*(?:[A-Za-z_]\w*|`[^`\n]+`))*[ \t]*,?[ \t]*(?:\n|$)"
+)
 _TERMINALS = {
     "NAME": "a name",
     "BTICK": "a name in back-ticks",

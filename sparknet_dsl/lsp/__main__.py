@@ -1,5 +1,6 @@
 """The command `sparknet-lsp`: serves one editor over standard input and output."""
 
+import gc
 import sys
 
 import click
@@ -19,6 +20,8 @@ def main(stdio: bool) -> None:
         sys.exit(2)
     from .server import server
 
+    gc.freeze()  # what is loaded stays: looking through it again and again would delay answers
+    gc.set_threshold(50_000)
     server.start_io()
 
 
