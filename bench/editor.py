@@ -3,8 +3,8 @@
     python bench/editor.py
 
 Types into a file of 500 lines, of layers as GoogLeNet's are written, through a sparknet-lsp that runs, at its
-beginning, middle and end, and prints the median and the worst of the times: of the analysis alone (parsing, expansion, checks, dry
-run in both phases), and over the protocol, the server's wait for a pause (QUIET) included.
+beginning, middle and end, and prints the median and the worst of the times: of the analysis alone (parsing, expansion,
+checks, dry run in both phases), and over the protocol, the server's wait for a pause (QUIET) included.
 """
 
 import importlib.util

@@ -140,6 +140,8 @@ def _statement_around(text: str, at: int, skipped: Sequence[tuple[int, int]]) ->
     if opened and text[opened[-1]] in "([" and _begins_statement(text, at):
         return max((start for start in starts if start <= opened[-1]), default=0), at
     begun = _line_begun(text, at)
+    if begun and begun[0] < at < len(text) and text[at] == "}":
+        return begun[0], at
     begin = max((start for start in [*starts, *begun] if start <= at), default=0)
     begin = max([begin, *(brace + 1 for brace in opened if text[brace] == "{")])
     for first, last in skipped:
