@@ -229,5 +229,9 @@ cdef extern from "core/transform.h" namespace "sparknet" nogil:
     cdef cppclass CTransformer "sparknet::Transformer":
         CTransformer(const CMessage& param, CPhase phase, vector[float] mean, Shape mean_shape) except +raise_error
         Shape output_shape(const Shape& row) except +raise_error
-        void transform(const uint8_t* rows, int64_t count, const Shape& row, uint64_t seed, float* out) except +raise_error
-        void transform(const float* rows, int64_t count, const Shape& row, uint64_t seed, float* out) except +raise_error
+        bool augments()
+        void transform[Value](
+            const Value* rows, int64_t count, const Shape& row, const Shape& strides, uint64_t seed, int64_t first,
+            float* out
+        ) except +raise_error
+        void finish(uint64_t seed, int64_t rows, int64_t size, float* batch) except +raise_error

@@ -814,7 +814,8 @@ cdef class Solver:
 # ---- rows ----
 
 cdef class Transformer:
-    """What a `transform_param` does to rows: crop, mirror, mean, scale, exactly as Caffe's data layers.
+    """What a `transform_param` does to rows: crop, mirror, mean, scale, exactly as Caffe's data layers; and what it has
+    beyond Caffe, random_resized_crop say.
 
     `param` is a TransformationParameter, `mean` the mean image (C × H × W) that its mean_file names. Raises EngineError
     for settings that make no sense.
@@ -838,15 +839,21 @@ cdef class Transformer:
                 values.assign(&flat[0], &flat[0] + flat.shape[0])
         self.transformer.reset(new CTransformer(message, c_phase, values, shape))
 
+    @property
+    def augments(self) -> bool:
+        """Whether this takes much longer than copying rows."""
+        return self.transformer.get().augments()
+
     def output_shape(self, row_shape) -> tuple:
-        """The shape of a row after the crop; raises EngineError where crop or mean do not fit."""
+        """The shape of a row after the crop; raises EngineError where crop, mean or an augmentation do not fit."""
         return tuple_of(self.transformer.get().output_shape(shape_of(row_shape)))
 
-    def __call__(self, rows, out, uint64_t seed) -> None:
+    def __call__(self, rows, out, uint64_t seed, int64_t first=0) -> None:
         """Transforms `rows` (N × ..., uint8 or float32) into `out` (N × output_shape, float32, C order).
 
-        Random choices (TRAIN's crops, mirrors) are a function of `seed` and the row's number. Runs in the engine's
-        threads, without the GIL. Raises EngineError when shapes or types do not fit.
+        Images may be views with any strides, of an image with its channels last say. Random choices (TRAIN's crops,
+        mirrors, augmentations) are a function of `seed` and the row's number, which is `first` for the first of them. Runs in
+        the engine's threads, without the GIL. A batch is ready after `finish`. Raises EngineError when shapes or types do not fit.
         """
         import numpy
 
@@ -854,24 +861,47 @@ cdef class Transformer:
             raise EngineError("rows must be an array of uint8 or float32, the first axis counting rows")
         cdef Shape row = shape_of(rows.shape[1:])
         want = (rows.shape[0], *self.output_shape(rows.shape[1:]))
-        if not isinstance(out, numpy.ndarray) or out.dtype != numpy.float32 or out.shape != want:
+        if not isinstance(out, numpy.ndarray) or out.shape != want:
             raise EngineError(f"out must be an array of float32 of shape {want}")
-        if not out.flags.c_contiguous or not out.flags.writeable:
-            raise EngineError("out must be writable and in C order")
+        cdef float[::1] target = flat_floats(out)
         cdef int64_t count = rows.shape[0]
         if rows.size == 0:
             return
-        cdef float[::1] target = out.reshape(-1)
-        cdef const uint8_t[::1] bytes_in
-        cdef const float[::1] floats_in
-        flat = numpy.ascontiguousarray(rows).reshape(-1)
+        if rows.ndim != 4 or any(step % rows.itemsize for step in rows.strides):
+            rows = numpy.ascontiguousarray(rows)
+        cdef Shape strides
+        for step in rows.strides:
+            strides.push_back(step // rows.itemsize)
+        cdef size_t place = rows.ctypes.data
         if rows.dtype == numpy.uint8:
-            bytes_in = flat
             with nogil:
                 use_threads()
-                self.transformer.get().transform(&bytes_in[0], count, row, seed, &target[0])
+                self.transformer.get().transform(<const uint8_t*>place, count, row, strides, seed, first, &target[0])
         else:
-            floats_in = flat
             with nogil:
                 use_threads()
-                self.transformer.get().transform(&floats_in[0], count, row, seed, &target[0])
+                self.transformer.get().transform(<const float*>place, count, row, strides, seed, first, &target[0])
+
+    def finish(self, batch, uint64_t seed) -> None:
+        """What has to wait until all rows of a batch are transformed: mixup, in place, a function of `seed`.
+
+        batch: N × output_shape, float32, C order. Runs as a call does.
+        """
+        cdef float[::1] values = flat_floats(batch)
+        cdef int64_t rows = batch.shape[0] if batch.ndim else 0
+        if batch.size == 0:
+            return
+        with nogil:
+            use_threads()
+            self.transformer.get().finish(seed, rows, values.shape[0] // rows, &values[0])
+
+
+cdef float[::1] flat_floats(array):
+    """The values of an array of float32 that can be written as they lie; raises EngineError."""
+    import numpy
+
+    if not isinstance(array, numpy.ndarray) or array.dtype != numpy.float32:
+        raise EngineError("out must be an array of float32")
+    if not array.flags.c_contiguous or not array.flags.writeable:
+        raise EngineError("out must be writable and in C order")
+    return array.reshape(-1)

@@ -1,9 +1,11 @@
 """Caffe's databases: LMDB and LevelDB, both read in the order of their keys, and the Datum that their records hold."""
 
 import contextlib
+import itertools
 import os
 import pathlib
 import shutil
+import struct
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -18,11 +20,19 @@ from ..proto import caffe_pb2
 from .images import Pixels, decode
 from .lmdb_file import LMDBFile
 
+# Of LevelDB's logs: checksum, length and kind of a part of a record.
+_LOG_BLOCK = 32768
+_LOG_HEADER = struct.Struct("<IHB")
+_LOG_FIRST, _LOG_MIDDLE = 2, 3
+
 
 class Database(Protocol):
     """Records of a database: iterating gives (key, value) in the order of the keys, each time from the first on."""
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]: ...
+
+    def every(self, first: int, step: int) -> Iterator[tuple[bytes, bytes]]:
+        """Record number `first` and every `step`-th after it."""
 
 
 @contextlib.contextmanager
@@ -74,8 +84,13 @@ class _LevelDB:
                 if file.suffix in (".ldb", ".sst"):
                     to.symlink_to(file.resolve())
                 elif file.is_file() and file.name not in ("LOCK", "LOG", "LOG.old"):
+                    if file.suffix == ".log" or file.name.startswith("MANIFEST-"):
+                        _check_log(file)
                     shutil.copyfile(file, to)
             self._database: Any = plyvel.DB(self._stand_in, create_if_missing=False, paranoid_checks=True)
+        except DataError:
+            self._clean()
+            raise
         except (OSError, plyvel.Error) as error:
             self._clean()
             raise DataError(f"cannot open the LevelDB {folder}: {self._reason(error)}") from error
@@ -87,6 +102,9 @@ class _LevelDB:
     def _reason(self, error: Exception) -> str:
         return str(error.args[0] if error.args else error).replace(self._stand_in, str(self._path))
 
+    def every(self, first: int, step: int) -> Iterator[tuple[bytes, bytes]]:
+        return itertools.islice(self, first, None, step)
+
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         import plyvel
 
@@ -95,6 +113,30 @@ class _LevelDB:
                 yield from records
         except plyvel.Error as error:
             raise DataError(f"the LevelDB {self._path} is damaged: {self._reason(error)}") from error
+
+
+def _check_log(path: pathlib.Path) -> None:
+    """Raises DataError where the last record of a log is not whole: LevelDB takes that for the log's end, silently.
+
+    The format: https://github.com/google/leveldb/blob/main/doc/log_format.md (blocks of 32 KB; a record, or a part of
+    one, is checksum, length, kind, content).
+    """
+    size, at, parts_follow = path.stat().st_size, 0, False
+    with path.open("rb") as file:
+        while at < size:
+            room = _LOG_BLOCK - at % _LOG_BLOCK
+            if room < _LOG_HEADER.size:
+                at += room
+                continue
+            file.seek(at)
+            header = file.read(_LOG_HEADER.size)
+            if len(header) < _LOG_HEADER.size:
+                break
+            _, length, kind = _LOG_HEADER.unpack(header)
+            at += room if kind == 0 else _LOG_HEADER.size + length
+            parts_follow = kind in (_LOG_FIRST, _LOG_MIDDLE)
+    if at != size or parts_follow:
+        raise DataError(f"{path} is cut short: its last record is not whole; copy the database again")
 
 
 # ---- Datum ----

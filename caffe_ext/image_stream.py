@@ -13,6 +13,7 @@ from ..proto import caffe_pb2
 from ._native import Transformer, num_threads
 from .images import Pixels
 from .mean import read_mean
+from .prefetch import step_back
 from .streams import Batch, Stream, derive
 
 
@@ -51,13 +52,14 @@ def _batches(
 ) -> Iterator[Batch]:
     # Where workers share the machine, the engine has a part of its cores, and so has decoding.
     threads = num_threads() if parallel else 1
-    pool = ThreadPoolExecutor(threads, "decode") if threads > 1 else None
+    pool = ThreadPoolExecutor(threads, "decode", step_back) if threads > 1 else None
     try:
         for start in itertools.count(step=size):
             batch = _Batch(list(itertools.islice(records, size)), transformer, seed, start)
             # Of what is wrong with several records, both raise the first one's.
             for _ in (pool.map if pool else map)(batch.put, range(1, size)):
                 pass
+            transformer.finish(batch.data, derive(seed, "batch", start))
             yield [batch.data, batch.labels]
     finally:
         if pool:

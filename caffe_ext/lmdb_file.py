@@ -58,17 +58,23 @@ class LMDBFile:
         self._file.close()
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return self.every(0, 1)
+
+    def every(self, first: int, step: int) -> Iterator[tuple[bytes, bytes]]:
+        """Record number `first` and every `step`-th after it; of the others' values those on own pages are not read."""
         if self._meta.root == _EMPTY:
             return
         last = None
-        for key, value in self._records(self._meta.root, self._meta.depth):
+        for number, (key, node) in enumerate(self._records(self._meta.root, self._meta.depth)):
             # Also ends what a damaged tree would make endless.
             if last is not None and key <= last:
                 raise self._damaged("its keys are out of order")
             last = key
-            yield key, value
+            if number >= first and (number - first) % step == 0:
+                yield key, self._value(*node)
 
-    def _records(self, number: int, depth: int) -> Iterator[tuple[bytes, bytes]]:
+    def _records(self, number: int, depth: int) -> Iterator[tuple[bytes, tuple[bytes, int, int, int]]]:
+        """Each record's key, and what `_value` wants."""
         page, flags = self._page(number)
         if not 1 <= depth <= _DEEPEST or bool(flags & _LEAF) != (depth == 1):
             raise self._damaged(f"page {number} is not at its place in the tree")
@@ -80,7 +86,7 @@ class LMDBFile:
                 if flags & _BRANCH:
                     yield from self._records(low | high << 16 | node_flags << 32, depth - 1)
                 else:
-                    yield page[start - key_size : start], self._value(page, start, low | high << 16, node_flags)
+                    yield page[start - key_size : start], (page, start, low | high << 16, node_flags)
         except struct.error as error:
             raise self._damaged(f"page {number} has entries beyond its end") from error
 
@@ -90,6 +96,8 @@ class LMDBFile:
         if flags == 0:
             value = page[start : start + size]
         else:
+            if start + 8 > len(page):
+                raise self._damaged("a record reaches beyond its page")
             (number,) = struct.unpack_from("<Q", page, start)
             self._page(number, _OVERFLOW)
             value = self._read(number * self._meta.page_size + _HEADER.size, size)

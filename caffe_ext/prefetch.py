@@ -1,6 +1,8 @@
 """Things made ahead of their use, in a thread."""
 
 import atexit
+import contextlib
+import os
 import queue
 import threading
 import weakref
@@ -10,6 +12,12 @@ from typing import Any, Generic, TypeVar
 from ..errors import EngineError
 
 T = TypeVar("T")
+
+
+def step_back() -> None:
+    """From now on this thread runs when no other one wants the processor."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 class Prefetcher(Generic[T]):
@@ -60,6 +68,7 @@ class _Worker(threading.Thread, Generic[T]):
     def run(self) -> None:
         items, self._items = self._items, None
         assert items is not None
+        step_back()
         try:
             while True:
                 self.room.acquire()

@@ -55,6 +55,18 @@ def lines_of(path: str | os.PathLike[str]) -> list[str]:
     return lines
 
 
+def labelled(lines: Sequence[str], name: str) -> list[tuple[str, int]]:
+    """The entries of the list file `name`, whose lines are `path label`; raises DataError."""
+    entries = []
+    for line in lines:
+        try:
+            path, label = line.strip().rsplit(None, 1)
+            entries.append((path, int(label)))
+        except ValueError:
+            raise DataError(f"{name}: `{line.strip()[:100]}` is not `path label`, the label a number") from None
+    return entries
+
+
 # ---- images ----
 
 
@@ -97,15 +109,7 @@ def _data_records(source: str, backend: str, color: bool | None, skipped: int) -
 
 def _image_data(layer: caffe_pb2.LayerParameter, phase: int, seed: int) -> Stream:
     fields = layer.image_data_param
-    entries = []
-    for line in lines_of(fields.source):
-        try:
-            path, label = line.strip().rsplit(None, 1)
-            entries.append((fields.root_folder + path, int(label)))
-        except ValueError:
-            raise DataError(
-                f"{fields.source}: `{line.strip()[:100]}` is not `path label`, the label a number"
-            ) from None
+    entries = [(fields.root_folder + path, label) for path, label in labelled(lines_of(fields.source), fields.source)]
     if fields.rand_skip > len(entries):
         raise DataError(f"rand_skip is {fields.rand_skip}, and {fields.source} lists {len(entries)} images only")
     return image_stream(_listed_images(entries, fields, seed), layer, phase, fields.batch_size, seed)

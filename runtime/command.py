@@ -3,14 +3,16 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 from .. import Model, caffe_ext, compile_file
 from ..diagnostics import Diagnostic, render_diagnostics
 from ..errors import DataError, LayerError, ModelError, SparkNetError, UsageError
 from ..proto import caffe_pb2
-from .data import Phase, open_source, parse_uri
+from .data import Column, Phase, open_source, parse_uri
 from .events import Emit, JsonLines
+from .feeds import UNREADABLE, columns_of, naming_option
 from .report import Report
 
 INTERRUPTED = 130
@@ -73,17 +75,39 @@ def compile_model(
     Prints warnings to standard error. Raises ModelError, DataError.
     """
     shapes: dict[str, list[tuple[int, ...]]] = {}
-    phases: dict[Phase, str | None] = {"TRAIN": train, "TEST": test}
+    phases: dict[str, str | None] = {"TRAIN": train, "TEST": test}
     for phase, name in phases.items():
         if name is not None:
-            columns = {column.name: column.shape for column in open_source(name, phase).columns}
+            columns = {column.name: _row(column) for column in open_source(name, cast(Phase, phase)).columns}
             uri = parse_uri(name)
             asked = [column for column in (uri.columns if uri else ()) if column in columns]
             shapes[phase] = [columns[column] for column in asked or columns]
-    model = compile_file(path, defines=defines, data_shapes=shapes or None, keep_data_layers=keep_data_layers)
+
+    def rows_of(phase: str, uri: str, tops: Sequence[str]) -> Sequence[tuple[int, ...]]:
+        parsed = parse_uri(uri)
+        if parsed is None or parsed.scheme in ("", UNREADABLE):
+            return ()
+        try:
+            with naming_option(cast(Phase, phase)):
+                source = open_source(uri, cast(Phase, phase), os.path.dirname(path))  # noqa: PTH120
+        except DataError:
+            # Where one is named on the command line, the other phase may do without.
+            if any(phases.values()):
+                return ()
+            raise
+        return [_row(column) for column in columns_of(uri, source, [uri], tops)]
+
+    model = compile_file(
+        path, defines=defines, data_shapes=shapes or None, rows_of=rows_of, keep_data_layers=keep_data_layers
+    )
     if model.diagnostics:
         print(_rendered(model.diagnostics), file=sys.stderr)
     return model
+
+
+def _row(column: Column) -> tuple[int, ...]:
+    """The shape of a row that a net takes which states none."""
+    return column.first or column.shape
 
 
 def solver_of(model: Model) -> caffe_pb2.SolverParameter:

@@ -61,7 +61,8 @@ class ConsoleReport:
             case Snapshot():
                 self.say(f"snapshot after {_when(event)}: {event.files[0]}")
             case Skipped():
-                self._skipped(event)
+                for line in skipped_lines(event):
+                    self.say(line)
             case End():
                 self._end(event)
 
@@ -92,13 +93,6 @@ class ConsoleReport:
             )
             self._progress.add_task(f"first {what}", total=total, completed=done or 0)
             self._progress.start()
-
-    def _skipped(self, event: Skipped) -> None:
-        shown = f", the first {len(event.first)}" if event.count > len(event.first) else ""
-        whole = event.rows + event.count
-        self.say(f"{event.count:,} of {whole:,} records of {event.source} could not be read and were skipped{shown}:")
-        for bad in event.first:
-            self.say(f"  {bad['key']}: {bad['reason']}")
 
     def _round(self, event: Round) -> None:
         self._rows += event.rows
@@ -156,6 +150,14 @@ class ConsoleReport:
         self.console.print(table)
         for file in end.files:
             self.say(f"wrote {file}")
+
+
+def skipped_lines(event: Skipped) -> list[str]:
+    """What was left out, in words: how many records, and the first of them."""
+    shown = f", the first {len(event.first)}" if event.count > len(event.first) else ""
+    whole = event.rows + event.count
+    said = f"{event.count:,} of {whole:,} records of {event.source} could not be read and were skipped{shown}:"
+    return [said, *(f"  {bad['key']}: {bad['reason']}" for bad in event.first)]
 
 
 def _when(event: Test | Snapshot) -> str:

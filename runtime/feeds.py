@@ -1,6 +1,7 @@
 """Which source and which of its columns feed the data layers of a net."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .. import caffe_ext
@@ -9,9 +10,8 @@ from ..proto import caffe_pb2
 from .data import Column, Phase, Source, open_source, parse_uri
 from .feeding import Feed
 
-# Sources of Caffe's own data layers, as the compiler names them, that cannot be read yet: `--train` and `--test`
-# replace them.
-CAFFE_SCHEMES = ("lmdb", "leveldb", "images", "hdf5")
+# A source of one of Caffe's own data layers, as the compiler names it, that cannot be read: R-CNN's windows.
+UNREADABLE = "windows"
 
 
 class Fed(NamedTuple):
@@ -37,7 +37,7 @@ def named_source(layers: Sequence[caffe_pb2.LayerParameter]) -> str | None:
     found: dict[str, str] = {}
     for layer in layers:
         uri = parse_uri(layer.data_param.source)
-        if uri is not None and uri.scheme and uri.scheme not in CAFFE_SCHEMES:
+        if uri is not None and uri.scheme and uri.scheme != UNREADABLE:
             found[layer.data_param.source] = layer.name
     if len(found) > 1:
         (first, first_layer), (second, second_layer) = list(found.items())[:2]
@@ -48,21 +48,26 @@ def named_source(layers: Sequence[caffe_pb2.LayerParameter]) -> str | None:
     return next(iter(found), None)
 
 
-def feed_net(net: caffe_pb2.NetParameter, phase: Phase, given: str | None) -> Fed | None:
+def feed_net(net: caffe_pb2.NetParameter, phase: Phase, given: str | None, folder: str = "") -> Fed | None:
     """Opens the source of `phase` (`given`, else the one that the net names) and pairs its columns with the net's tops.
 
     None: the net has no data layer in this phase, or none that names a source that can be read. The tops of all
     data layers, in the net's order, take the columns that `?columns=` names, else those of their own names, else
-    those at the same positions. transform_param applies to a layer's first top, as in Caffe. Raises DataError,
-    ModelError.
+    those at the same positions. transform_param applies to a layer's first top, as in Caffe. Relative paths that
+    the net names are looked for in the model's `folder`, too. Raises DataError, ModelError.
     """
     layers = data_layers(net, phase)
     tops = [top for layer in layers for top in layer.top]
     name = given or named_source(layers)
     if not tops or name is None:
         return None
-    source = open_source(name, phase)
-    columns = _columns(name, source, layers, tops)
+    if given:
+        source = open_source(given, phase)
+    else:
+        with naming_option(phase):
+            source = open_source(name, phase, folder)
+    asked = [name, *(layer.data_param.source for layer in layers)]
+    columns = dict(zip(tops, columns_of(name, source, asked, tops), strict=True))
     feeds = []
     for layer in layers:
         for index, top in enumerate(layer.top):
@@ -88,13 +93,24 @@ def no_source(model: str, layers: Sequence[caffe_pb2.LayerParameter], phase: Pha
     )
 
 
-def _columns(
-    name: str, source: Source, layers: Sequence[caffe_pb2.LayerParameter], tops: Sequence[str]
-) -> dict[str, Column]:
+@contextlib.contextmanager
+def naming_option(phase: Phase) -> Iterator[None]:
+    """In this block a model's source is opened; where it cannot be, the error names the option for another."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{error}; or name other data: --{phase.lower()} SRC") from error
+
+
+def columns_of(name: str, source: Source, asked: Sequence[str], tops: Sequence[str]) -> list[Column]:
+    """The columns of `source`, which is called `name`, that feed `tops`; raises DataError.
+
+    Those that the first of the URIs `asked` names which names any, else those of the tops' names, else those at the
+    same positions.
+    """
     known = {column.name: column for column in source.columns}
     here = f"{name} has the columns {', '.join(known)}"
-    asked = [uri.columns for uri in map(parse_uri, [name, *(layer.data_param.source for layer in layers)]) if uri]
-    wanted: Sequence[str] = next((columns for columns in asked if columns), ())
+    wanted = next((uri.columns for uri in map(parse_uri, asked) if uri and uri.columns), ())
     if wanted:
         if len(wanted) != len(tops):
             raise DataError(
@@ -103,21 +119,26 @@ def _columns(
         missing = [column for column in wanted if column not in known]
         if missing:
             raise DataError(f"there is no column `{missing[0]}`: {here}")
-        return {top: known[column] for top, column in zip(tops, wanted, strict=True)}
+        return [known[column] for column in wanted]
     if all(top in known for top in tops):
-        return {top: known[top] for top in tops}
+        return [known[top] for top in tops]
     if len(tops) > len(known):
         raise DataError(f"{here}: too few for the tops {', '.join(tops)}")
-    return dict(zip(tops, source.columns, strict=False))
+    return list(source.columns[: len(tops)])
 
 
 def _check_shape(name: str, layer: caffe_pb2.LayerParameter, index: int, column: Column) -> None:
     shapes = layer.input_param.shape
     wanted = tuple((shapes[index] if index < len(shapes) else shapes[0]).dim)[1:]
     found = column.shape
+    if column.encoded:
+        # How large the images are shows when they are decoded.
+        channels = found[0] or wanted[0] if wanted else 0
+        found = (channels, *wanted[1:])
     crop = layer.transform_param.crop_size if index == 0 else 0
     if crop and len(found) == 3:
-        if crop > min(found[1:]):
+        scaled = layer.transform_param.HasField("random_resized_crop")
+        if crop > min(found[1:]) and not column.encoded and not scaled:
             raise DataError(f"layer `{layer.name}` crops {crop}×{crop} from images of {_sizes(found[1:])} ({name})")
         found = (found[0], crop, crop)
     # A label's top may be declared (N), (N, 1) or (N, 1, 1, 1).

@@ -112,20 +112,20 @@ def _feeds(
 
     What a pass sees, and draws at random, is a function of the seed and of the pass's number alone.
     """
-    train = rows.feeding(plan.train, "TRAIN", solver.net, plan.seed)
-    tests = [rows.feeding(fed, "TEST", net, plan.seed) for fed, net in zip(plan.tests, solver.test_nets, strict=False)]
+    train = rows.batches(plan.train, "TRAIN", solver.net, plan.seed)
+    tests = [rows.batches(fed, "TEST", net, plan.seed) for fed, net in zip(plan.tests, solver.test_nets, strict=False)]
     size = solver.param.iter_size
 
     def feed(k: int) -> None:
         if k % size == 0:
             solver.net.set_seed(derive(plan.seed, 0, solver.iter))
         if train is not None:
-            train.shuffled(solver.iter * size + k % size)
+            train.feed(solver.iter * size + k % size)
 
     def test_feed(net: int, k: int) -> None:
         test = tests[net]
         if test is not None:
-            test.in_order(k)
+            test.feed(k)
 
     return feed, test_feed
 

@@ -63,14 +63,19 @@ class Means:
         image: Array = (np.sum([total for total, _ in parts], axis=0) / count).astype(np.float32)
         # Beside the weights: whoever uses them needs it.
         kept = self._kept / pathlib.PurePath(feed.mean_file).name
-        blob = caffe_pb2.BlobProto(data=image.ravel().tolist())
-        if image.ndim == 3:
-            blob.num = 1
-            blob.channels, blob.height, blob.width = image.shape
-        write_atomic(kept, blob.SerializeToString())
+        write_mean(kept, image)
         self.files.append(kept)
         self.notes.append(
             f"mean image: {feed.mean_file} does not exist, so it was computed from the {count:,} training rows and "
             f"kept in {kept.absolute()}"
         )
         return image
+
+
+def write_mean(path: pathlib.Path, image: Array) -> None:
+    """Writes a mean image as Caffe's tools do; raises OutputError."""
+    blob = caffe_pb2.BlobProto(data=image.ravel().tolist())
+    if image.ndim == 3:
+        blob.num = 1
+        blob.channels, blob.height, blob.width = image.shape
+    write_atomic(path, blob.SerializeToString())

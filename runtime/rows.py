@@ -11,9 +11,8 @@ import numpy.typing as npt
 from .. import caffe_ext
 from ..proto import caffe_pb2
 from . import worker
-from .batches import derive
 from .data import BadPolicy, Phase
-from .feeding import Feed, Feeder, feed_batch
+from .feeding import Batches, Feed, in_turn, shuffled
 from .feeds import Fed
 from .ingest import Ingested
 from .means import Means
@@ -65,9 +64,17 @@ class LocalRows:
         """The feeds of `fed`, mean images filled in."""
         return tuple(map(self.means.fill, fed.feeds))
 
-    def feeding(self, fed: Fed | None, phase: Phase, net: caffe_ext.Net, seed: int) -> "Feeding | None":
-        """What feeds `net` from the rows of `fed`; None for None: the net's own data layers do."""
-        return None if fed is None else Feeding(net, self.of(fed, phase), self.feeds(fed), phase, seed)
+    def batches(self, fed: Fed | None, phase: Phase, net: caffe_ext.Net, seed: int) -> Batches | None:
+        """What feeds `net` from the rows of `fed`; None for None: the net's own data layers do.
+
+        In TRAIN shuffled, as a run of one worker takes them, else in their order.
+        """
+        if fed is None:
+            return None
+        rows, feeds = self.of(fed, phase), self.feeds(fed)
+        size = net.blobs[feeds[0].top].shape[0]
+        choose = shuffled(seed, 0, rows.rows, size) if phase == "TRAIN" else in_turn(seed, rows.rows, size)
+        return Batches(net, feeds, rows, phase, choose)
 
     def test(self, fed: Fed, net: caffe_pb2.NetParameter, params: Params, seed: int) -> Tested:
         """The outputs of the TEST net `net` with the weights `params` over all rows of `fed`, each once."""
@@ -84,25 +91,3 @@ class LocalRows:
             precision=self._precision,
         )
         return worker.test(self.of(fed, "TEST"), 0, job, params)
-
-
-class Feeding:
-    """Feeds a net, batch by batch."""
-
-    def __init__(self, net: caffe_ext.Net, rows: Shard, feeds: Sequence[Feed], phase: Phase, seed: int) -> None:
-        number = caffe_ext.TRAIN if phase == "TRAIN" else caffe_ext.TEST
-        self._net = net
-        self._rows = rows.rows
-        self._feeders = [Feeder(feed, rows, number) for feed in feeds]
-        self._batch = net.blobs[feeds[0].top].shape[0]
-        self._seed = seed
-
-    def shuffled(self, k: int) -> None:
-        """Batch `k` of the endless row of shuffled epochs, as a run of one worker takes them."""
-        feed_batch(self._net, self._feeders, self._seed, 0, self._rows, k * self._batch, self._batch)
-
-    def in_order(self, k: int) -> None:
-        """Batch `k` of the rows in their order, around and around."""
-        chosen = np.arange(k * self._batch, (k + 1) * self._batch) % self._rows
-        for feeder in self._feeders:
-            feeder(self._net, chosen, derive(self._seed, k))

@@ -1,6 +1,7 @@
 """`sparknet-test`: what trained weights score on test data, as `caffe test` tells it."""
 
 import json
+import os
 import pathlib
 import tempfile
 import time
@@ -13,6 +14,8 @@ from ..errors import DataError, ModelError, UsageError
 from ..proto import caffe_pb2
 from . import checkpoint
 from .command import check_counts, compile_model, reading_itself
+from .console import skipped_lines
+from .data import BadPolicy
 from .events import finite
 from .feeds import data_layers, feed_net, no_source
 from .plan import phase_net
@@ -30,6 +33,7 @@ def main(
     iterations: int | None = None,
     threads: int | None = None,
     precision: caffe_ext.Precision = "float32",
+    bad_records: BadPolicy = "fail",
     defines: Mapping[str, str] = {},
     form: str = "text",
 ) -> None:
@@ -41,11 +45,11 @@ def main(
     check_counts(iterations=iterations, threads=threads)
     if threads is not None:
         caffe_ext.set_num_threads(threads)
-    compiled = compile_model(model, defines, None, source, keep_data_layers=source is None)
+    compiled = compile_model(model, defines, None, source, keep_data_layers=source is None and bad_records == "fail")
     if "TEST" not in compiled.reports:
         raise ModelError(f"{model} has no data in phase TEST: mark a source @test")
     message = phase_net(compiled.net, compiled.solver or caffe_pb2.SolverParameter(), "TEST")
-    fed = feed_net(message, "TEST", source)
+    fed = feed_net(message, "TEST", source, os.path.dirname(model))  # noqa: PTH120
     if fed is None and (layers := data_layers(message, "TEST")):
         raise DataError(no_source(model, layers, "TEST"))
     if fed is not None and iterations is not None:
@@ -59,20 +63,25 @@ def main(
     paths = [pathlib.Path(path) for path in weights]
     checkpoint.start_from(paths, net, compiled.name)
     began = time.perf_counter()
+    skipped = None
     if fed is not None:
         params = {layer: [blob.data for blob in blobs] for layer, blobs in net.params.items()}
         # A mean image that was computed in training lies beside the weights.
         folders = (pathlib.Path(), pathlib.Path(model).parent, *(path.parent for path in paths))
         with tempfile.TemporaryDirectory(prefix="sparknet-") as folder:
-            rows = LocalRows(pathlib.Path(folder), None, folders, pathlib.Path(folder), precision)
+            rows = LocalRows(pathlib.Path(folder), None, folders, pathlib.Path(folder), precision, bad_records)
             tested = rows.test(fed, message, params, SEED)
+            skipped = rows.held[fed.uri, "TEST"].skipped
         found, count, of = tested.metrics, tested.rows, "rows"
     else:
         found, count, of = _batches(net, iterations or BATCHES), iterations or BATCHES, "batches"
     seconds = time.perf_counter() - began
     if form == "json":
-        print(json.dumps(finite({"metrics": found, of: count, "seconds": seconds}), allow_nan=False))
+        left_out = {} if skipped is None else {"skipped": skipped.count}
+        print(json.dumps(finite({"metrics": found, of: count, **left_out, "seconds": seconds}), allow_nan=False))
         return
+    for line in [] if skipped is None else skipped_lines(skipped):
+        print(line)
     for name, value in found.items():
         print(f"{name} {value:.6g}")
     print(f"({count:,} {of} in {seconds:.1f} s)")

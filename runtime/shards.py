@@ -43,9 +43,11 @@ class Shard:
 
     encoded   the encoded columns, which are not among `columns`
     bad       the records that could not be read and were left out
+    folder    where it is
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
         kept = json.loads((folder / "shard.json").read_text())
         self.rows: int = kept["rows"]
         self.bad = BadRecords("skip", kept["bad"], [Bad(*each) for each in kept["first"]])

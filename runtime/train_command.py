@@ -1,6 +1,7 @@
 """`sparknet-train`: from the command line's words to a run on one machine and an exit status."""
 
 import logging
+import os
 import pathlib
 import secrets
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from ..proto import caffe_pb2
 from .checkpoint import check_folder, seed_of
 from .command import check_counts, command, compile_model, reading_itself, solver_of
 from .console import ConsoleReport
+from .data import BadPolicy
 from .feeds import Fed, data_layers, feed_net, no_source
 from .local import LocalPlan, train
 from .plan import phase_net
@@ -29,6 +31,7 @@ def main(
     threads: int | None = None,
     precision: caffe_ext.Precision = "float32",
     memory: caffe_ext.Memory = "reuse",
+    bad_records: BadPolicy = "fail",
     seed: int | None = None,
     snapshot_dir: str | None = None,
     sigint: Effect = "stop",
@@ -50,7 +53,8 @@ def main(
         if seed is not None and not 0 <= seed < 2**63:
             raise UsageError(f"--seed {seed}: a seed is a whole number from 0 to 2^63 - 1")
         # A source on the command line replaces data layers; otherwise the net keeps those that read files.
-        keep = train_source is None and test_source is None
+        # They end at the first record that they cannot read.
+        keep = train_source is None and test_source is None and bad_records == "fail"
         compiled = compile_model(model, defines, train_source, test_source, keep_data_layers=keep)
         solver = solver_of(compiled)
         if max_iter is not None:
@@ -72,6 +76,7 @@ def main(
             snapshot=state,
             precision=precision,
             memory=memory,
+            bad_records=bad_records,
             notes=notes,
         )
         check_folder(plan.snapshot_dir)
@@ -91,7 +96,8 @@ def _sources(
 ) -> tuple[Fed | None, tuple[Fed | None, ...], tuple[str, ...]]:
     """What feeds the train net and each test net (None: data layers of its own), and why there are no tests, if so."""
     net = phase_net(compiled.net, solver, "TRAIN")
-    train_fed = feed_net(net, "TRAIN", train)
+    folder = os.path.dirname(model)  # noqa: PTH120
+    train_fed = feed_net(net, "TRAIN", train, folder)
     if train_fed is None and (layers := data_layers(net, "TRAIN")):
         raise DataError(no_source(model, layers, "TRAIN"))
     if len(solver.test_net) + len(solver.test_net_param) > (0 if solver.HasField("net") else 1):
@@ -104,7 +110,7 @@ def _sources(
     tests: list[Fed | None] = []
     for index in range(max(1, len(solver.test_iter))):
         net = phase_net(compiled.net, solver, "TEST", index)
-        fed = feed_net(net, "TEST", test)
+        fed = feed_net(net, "TEST", test, folder)
         if fed is None and (layers := data_layers(net, "TEST")):
             return train_fed, (), ("no tests: " + no_source(model, layers, "TEST"),)
         if fed is None and not solver.test_iter:

@@ -137,10 +137,17 @@ SETTINGS = frozenset(inspect.signature(RunConfig.resolve).parameters) - {
 def plan_of(path: str, model: Model, solver: caffe_pb2.SolverParameter, config: RunConfig) -> Plan:
     """Finds what feeds the net; raises DataError where nothing does."""
     train_net, test_net = phase_net(model.net, solver, "TRAIN"), phase_net(model.net, solver, "TEST")
-    train = feed_net(train_net, "TRAIN", config.train)
+    file = pathlib.Path(path)
+    train = feed_net(train_net, "TRAIN", config.train, str(file.parent))
     if train is None:
         raise DataError(no_source(path, data_layers(train_net, "TRAIN"), "TRAIN"))
-    test = feed_net(test_net, "TEST", config.test)
-    notes = () if test else ("no tests: " + no_source(path, data_layers(test_net, "TEST"), "TEST"),)
-    file = pathlib.Path(path)
+    why = no_source(path, data_layers(test_net, "TEST"), "TEST")
+    try:
+        test = feed_net(test_net, "TEST", config.test, str(file.parent))
+    except DataError as error:
+        # A model that is given other data to train on may name test data that are not here.
+        if config.train is None or config.test is not None:
+            raise
+        test, why = None, str(error)
+    notes = () if test else (f"no tests: {why}",)
     return Plan(model.name or file.stem, file.parent, model.net, solver, train, test, notes)

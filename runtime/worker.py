@@ -6,6 +6,7 @@ in the process between calls only because making them takes time.
 
 import dataclasses
 import math
+import pathlib
 import time
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +21,7 @@ from .average import Array, mean
 from .batches import derive
 from .cores import pin
 from .data import BadRecords
-from .feeding import Feed, Feeder, feed_batch
+from .feeding import Batches, Feed, once, shuffled
 from .shards import Shard
 
 # Weights by layer name, as they travel to nets of another phase.
@@ -122,16 +123,11 @@ def train_round(
     net.clear_param_diffs()
     net.set_seed(derive(job.seed, partition, iteration))
 
-    feeders = [Feeder(feed, shard, caffe_ext.TRAIN) for feed in job.train]
     batch = net.blobs[job.train[0].top].shape[0]
     passes = max(1, solver.param.iter_size)
-
-    def feed(number: int) -> None:
-        start = (iteration * passes + number) * batch
-        feed_batch(net, feeders, job.seed, partition, shard.rows, start, batch)
-
+    batches = _engines.batches(job, shard, partition)
     try:
-        losses = solver.step(steps, feed)
+        losses = solver.step(steps, lambda number: batches.feed(iteration * passes + number))
     except EngineError:
         _engines.forget()
         raise
@@ -161,20 +157,19 @@ def test(shard: Shard, partition: int, job: Job, params: Params) -> Tested:
                 )
             blob.data[...] = trained
     net.set_seed(derive(job.seed))
-    feeders = [Feeder(feed, shard, caffe_ext.TEST) for feed in job.test]
     names: list[str] = []
     values: list[npt.NDArray[np.float64]] = []
     sizes: list[int] = []
     batch = _engines.test_batch
-    for start in range(0, shard.rows, batch):
-        rows = np.arange(start, min(start + batch, shard.rows))
-        _resize(net, job, len(rows))
-        for feeder in feeders:
-            feeder(net, rows, derive(job.seed, start))
+    batches = Batches(net, job.test, shard, "TEST", once(job.seed, shard.rows, batch))
+    for k in range(-(-shard.rows // batch)):
+        rows = min(batch, shard.rows - k * batch)
+        _resize(net, job, rows)
+        batches.feed(k)
         outputs = {name: value for name, value in net.forward().items() if value.size == 1}
         names = list(outputs)
         values.append(np.array([value.item() for value in outputs.values()]))
-        sizes.append(len(rows))
+        sizes.append(rows)
     _resize(net, job, batch)
     metrics = dict(zip(names, mean(values, sizes).tolist(), strict=True)) if values else {}
     return Tested(metrics, shard.rows)
@@ -218,6 +213,7 @@ class _Engines:
         self.run = ""
         self._solver: caffe_ext.Solver | None = None
         self._test_net: caffe_ext.Net | None = None
+        self._batches: tuple[tuple[int, pathlib.Path], Batches] | None = None
         self.test_batch = 0
 
     def solver(self, job: Job) -> caffe_ext.Solver:
@@ -227,6 +223,15 @@ class _Engines:
             net = caffe_pb2.NetParameter.FromString(job.train_net)
             self._solver = caffe_ext.Solver(solver, net, seed=job.seed, memory=job.memory, precision=job.precision)
         return self._solver
+
+    def batches(self, job: Job, shard: Shard, partition: int) -> Batches:
+        """What feeds the solver's net: those of the next round are being made while the workers average."""
+        net, of = self.solver(job).net, (partition, shard.folder)
+        if self._batches is None or self._batches[0] != of:
+            batch = net.blobs[job.train[0].top].shape[0]
+            choose = shuffled(job.seed, partition, shard.rows, batch)
+            self._batches = (of, Batches(net, job.train, shard, "TRAIN", choose))
+        return self._batches[1]
 
     def test_net(self, job: Job) -> caffe_ext.Net:
         self._enter(job)

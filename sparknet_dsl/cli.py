@@ -51,6 +51,15 @@ memory_option = click.option(
     "up to a third more time, the same results to the bit.",
 )
 
+bad_records_option = click.option(
+    "--bad-records",
+    type=click.Choice(["skip", "fail"]),
+    default="fail",
+    show_default=True,
+    help="What becomes of records that cannot be read (a JPEG that is cut short): skip leaves them out, and tells how "
+    "many there were and which the first ten; fail ends at the first.",
+)
+
 
 def _explain(context: click.Context, parameter: click.Parameter, code: str | None) -> None:
     if code is None or context.resilient_parsing:
@@ -339,6 +348,7 @@ def _upper(*names: str) -> click.Choice[str]:
     default=True,
     help="Whether workers that share this machine keep to cores of their own.  [default: --pin]",
 )
+@bad_records_option
 @click.option(
     "--average",
     type=click.Choice(["spark", "ring", "auto"]),
@@ -378,6 +388,7 @@ def run_command(
     ship_env: str | None,
     pin: bool,
     average: str | None,
+    bad_records: Any,
     defines: dict[str, str],
     json: str | None,
     doctor: bool,
@@ -387,8 +398,8 @@ def run_command(
     """Train MODEL on Spark: every worker runs TAU steps on its part of the data, the weights are averaged, again.
 
     MODEL is a .snet file with a net and a solver, a model of the library (lenet; sparknet-compile --list shows them),
-    or a solver of Caffe's (.prototxt). Data sources: digits:, mnist:DIR,
-    cifar10:DIR.
+    or a solver of Caffe's (.prototxt), whose data layers tell where the data are. --train and --test name others:
+    mnist:DIR, cifar10:DIR, lmdb:DIR, hdf5:FILE, images:DIR, imagenet:DIR, ... (docs/data.md).
 
     \b
     Examples:
@@ -430,6 +441,7 @@ def run_command(
             ship_env=ship_env,
             pin=pin,
             average=average,
+            bad_records=bad_records,
             defines=defines,
             json=json,
             plan=plan,

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .cli import CONTEXT, VERSION, define_option, memory_option, precision_option
+from .cli import CONTEXT, VERSION, bad_records_option, define_option, memory_option, precision_option
 
 
 def _row(context: click.Context, parameter: click.Parameter, given: str | None) -> tuple[int, ...] | None:
@@ -89,6 +89,7 @@ def _files(context: click.Context, parameter: click.Parameter, given: tuple[str,
 @click.option("--threads", type=click.INT, help="Threads of the engine.  [default: all cores]")
 @precision_option
 @memory_option
+@bad_records_option
 @click.option(
     "--seed",
     type=click.INT,
@@ -127,7 +128,7 @@ def train_command(model: str, **options: Any) -> None:
 
     MODEL is a .snet file with a net and a solver, a model of the library, or a solver of Caffe's (.prototxt). Display,
     tests and snapshots come when the solver's fields say so. The rows come from --train and --test, or from the
-    sources that the model names (digits:, mnist:DIR, cifar10:DIR), or else from the net's own data layers.
+    sources that the model names (mnist:DIR, lmdb:DIR, ...: docs/data.md), or else from the net's own data layers.
 
     \b
     Examples:
@@ -162,6 +163,7 @@ def train_command(model: str, **options: Any) -> None:
 @click.option("--iterations", type=click.INT, help="Batches, of a net that reads its data itself.  [default: 50]")
 @click.option("--threads", type=click.INT, help="Threads of the engine.  [default: all cores]")
 @precision_option
+@bad_records_option
 @define_option
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", help="How it is shown.  [default: text]"

@@ -74,14 +74,16 @@ def compile_file(
     defines: Mapping[str, str] | None = None,
     keep_data_layers: bool = False,
     data_shapes: variants.DataShapes | None = None,
+    rows_of: variants.RowsOf | None = None,
 ) -> Model:
     """Compiles a `.snet` file, a model of the library by its name, or a net or solver in Caffe's text or binary format.
 
     `defines` gives values to the file's options. Data layers become Input layers that are fed at run time, unless they
-    are to be kept; `data_shapes` then supplies, by phase, the shape of one row of each top (no batch axis), for layers
-    that do not state it. Raises ModelError, which carries everything found wrong.
+    are to be kept. The shape of one row of each top (no batch axis), for layers that do not state it, then comes from
+    `data_shapes`, by phase, or from `rows_of`, asked with a phase, the URI of the source that the layer names, and its
+    tops. Raises ModelError, which carries everything found wrong.
     """
-    return _compile_file(_State(library.locate(path), dict(defines or {}), keep_data_layers, data_shapes))
+    return _compile_file(_State(library.locate(path), dict(defines or {}), keep_data_layers, data_shapes, rows_of))
 
 
 def _compile_file(state: _State) -> Model:
@@ -180,6 +182,7 @@ class _State:
     defines: dict[str, str]
     keep_data_layers: bool
     data_shapes: variants.DataShapes | None
+    rows_of: variants.RowsOf | None = None
     needs_net: bool = True
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     source: Source = field(default_factory=lambda: Source("", ""))
@@ -416,7 +419,8 @@ def _message_of(network: Network) -> caffe_pb2.NetParameter:
 
 def _feed(state: _State) -> None:
     if state.network is not None:
-        variants.feed_from_rdd(state.network, state.data_shapes, state.keep_data_layers, state.diagnostics)
+        keep = state.keep_data_layers
+        variants.feed_from_rdd(state.network, state.data_shapes, keep, state.diagnostics, state.rows_of)
 
 
 def _graph(state: _State) -> None:
@@ -453,7 +457,7 @@ def _deploy(state: _State) -> None:
         return
     if state.keep_data_layers:
         # The deploy variant never reads a database: an Input takes the place of every data layer.
-        variants.feed_from_rdd(network, state.data_shapes, False, state.diagnostics)
+        variants.feed_from_rdd(network, state.data_shapes, False, state.diagnostics, state.rows_of)
     layers = variants.deploy_layers(network)
     state.deploy = variants.deploy_net(network, layers)
     state.reports["DEPLOY"] = check.dry_run(state.deploy, layers, "TEST", state.diagnostics)

@@ -1,6 +1,7 @@
 """Two changes to an expanded net: data layers that Spark feeds, and the deploy variant."""
 
-from collections.abc import Mapping, Sequence
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
 
 from .diagnostics import Diagnostics
 from .layers import PHASES, Layer, Network, active
@@ -8,24 +9,33 @@ from .proto import caffe_pb2
 from .schema import DATA_LAYERS, RDD_TYPE, own_message
 
 DataShapes = Mapping[str, Sequence[tuple[int, ...]]]
+# Of a phase and a source's URI the shape of a row of each of the tops that it feeds; () where that is not known.
+RowsOf = Callable[[str, str, Sequence[str]], Sequence[tuple[int, ...]]]
 
 
 def feed_from_rdd(
-    network: Network, data_shapes: DataShapes | None, keep_data_layers: bool, diagnostics: Diagnostics
+    network: Network,
+    data_shapes: DataShapes | None,
+    keep_data_layers: bool,
+    diagnostics: Diagnostics,
+    rows_of: RowsOf | None = None,
 ) -> None:
     """Turns RDDData layers, and unless told to keep them Caffe's data layers, into Input layers that are fed.
 
-    `data_shapes` gives, by phase, the shape of one row for each top, without the batch axis and before cropping.
+    `data_shapes` gives, by phase, the shape of one row for each top, without the batch axis and before cropping (an
+    extent of 0 is not known);
+    `rows_of` those of the source that a layer names, asked where the layer does not state its shapes itself.
     """
     for layer in network.layers:
         kind = layer.message.type
         if kind == RDD_TYPE or (kind in DATA_LAYERS and not keep_data_layers):
-            _feed(layer, data_shapes or {}, diagnostics)
+            _feed(layer, data_shapes or {}, rows_of, diagnostics)
 
 
-def _feed(layer: Layer, data_shapes: DataShapes, diagnostics: Diagnostics) -> None:
+def _feed(layer: Layer, data_shapes: DataShapes, rows_of: RowsOf | None, diagnostics: Diagnostics) -> None:
     old = layer.message
-    rows = _rows(layer, data_shapes)
+    source = _with_query(source_of(old), layer.columns)
+    rows = _rows(layer, source, data_shapes, rows_of)
     shapes = [_shape(layer, index, rows, diagnostics) for index in range(len(old.top))]
     if any(shape is None for shape in shapes):
         layer.broken = True
@@ -35,7 +45,6 @@ def _feed(layer: Layer, data_shapes: DataShapes, diagnostics: Diagnostics) -> No
         fed.phase = old.phase
     if old.HasField("transform_param"):
         fed.transform_param.CopyFrom(old.transform_param)
-    source = source_of(old) + layer.columns
     if source:
         fed.data_param.source = source
     for shape in shapes:
@@ -51,9 +60,32 @@ def source_of(layer: caffe_pb2.LayerParameter) -> str:
     source = getattr(getattr(layer, own_message(layer.type)), "source", "")
     if not source:
         return ""
+    options: dict[str, str] = {}
     if layer.type == "Data":
         scheme = caffe_pb2.DataParameter.DB.Name(layer.data_param.backend).lower()
-    return f"{scheme}:{source}"
+        transform = layer.transform_param
+        options = {"color": "true"} if transform.force_color else {"gray": "true"} if transform.force_gray else {}
+    elif layer.type == "ImageData":
+        options = _image_options(layer.image_data_param)
+    query = "&".join(f"{name}={urllib.parse.quote(value, safe='/:')}" for name, value in options.items())
+    return _with_query(f"{scheme}:{source}", f"?{query}" if query else "")
+
+
+def _image_options(fields: caffe_pb2.ImageDataParameter) -> dict[str, str]:
+    """What an ImageData layer says of its images, as the options of a source."""
+    options = {}
+    if fields.root_folder:
+        options["root"] = fields.root_folder
+    if fields.new_height and fields.new_width:
+        options["resize"] = f"{fields.new_height}x{fields.new_width}"
+    if not fields.is_color:
+        options["gray"] = "true"
+    return options
+
+
+def _with_query(source: str, query: str) -> str:
+    """`source` with another option (`?name=value`) behind those that it has."""
+    return source + (query.replace("?", "&", 1) if "?" in source and "=" in source.rpartition("?")[2] else query)
 
 
 def batch_of(layer: caffe_pb2.LayerParameter) -> int | None:
@@ -64,9 +96,20 @@ def batch_of(layer: caffe_pb2.LayerParameter) -> int | None:
     return int(message.batch_size) or None
 
 
-def _rows(layer: Layer, data_shapes: DataShapes) -> Sequence[tuple[int, ...]]:
+def _rows(layer: Layer, source: str, data_shapes: DataShapes, rows_of: RowsOf | None) -> Sequence[tuple[int, ...]]:
     phases = [phase for phase in PHASES if active(layer.message, phase)]
-    return next((data_shapes[phase] for phase in phases if phase in data_shapes), ())
+    given = next((data_shapes[phase] for phase in phases if phase in data_shapes), None)
+    if given is not None or rows_of is None or not source or _stated(layer):
+        return given or ()
+    return next((rows for phase in phases if (rows := rows_of(phase, source, layer.message.top))), ())
+
+
+def _stated(layer: Layer) -> bool:
+    """Whether the layer itself says what its rows look like."""
+    shapes: Sequence[Sequence[int | None]] = [shape.dim for shape in layer.message.input_param.shape]
+    if not shapes and layer.shapes is not None:
+        shapes = layer.shapes.shapes
+    return len(shapes) >= len(layer.message.top) and all(None not in shape[1:] for shape in shapes)
 
 
 def _shape(layer: Layer, index: int, rows: Sequence[tuple[int, ...]], diagnostics: Diagnostics) -> list[int] | None:
@@ -120,7 +163,8 @@ def _known(
     transform = message.transform_param
     crop = transform.crop_size
     if index < len(rows):
-        row = list(rows[index])
+        # 0: it differs from row to row.
+        row = [size or None for size in rows[index]]
         if index == 0 and crop and len(row) == 3:
             row[1:] = [crop, crop]
         return [batch, *row]

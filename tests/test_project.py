@@ -50,6 +50,7 @@ def level(module: str) -> str:
         ("sparknet_dsl.caffe_ext", "engine"),
         ("sparknet_dsl.runtime", "runtime"),
         ("sparknet_dsl.cli", "cli"),
+        ("sparknet_dsl.cli_data", "cli"),
         ("sparknet_dsl.cli_local", "cli"),
     ]:
         if module == prefix or module.startswith(prefix + "."):

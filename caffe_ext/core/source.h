@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/layer.h"
+#include "core/transform.h"
 
 namespace sparknet {
 
@@ -15,6 +16,7 @@ class SourceLayer : public Layer {
   using Layer::Layer;
 
   void setup(const Blobs&, const Blobs& top) override {
+    Augmentation(param().message("transform_param"), Phase::kTrain);  // throws for settings that make no sense
     for (size_t i = 0; i < top.size(); ++i) top[i]->reshape(shape_of(i, top.size()));
   }
 

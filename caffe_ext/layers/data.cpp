@@ -1,4 +1,5 @@
 #include "core/source.h"
+#include "core/transform.h"
 
 namespace sparknet {
 
@@ -17,6 +18,7 @@ class DataLayer : public SourceLayer {
 
 REGISTER_LAYER(DataLayer, LayerSpec("Data", "images and labels of an LMDB or LevelDB")
                               .messages({"data_param", "transform_param"})
+                              .extensions(Augmentation::fields())
                               .positional({"source"})
                               .bottoms(0, 0)
                               .tops(1, 2)

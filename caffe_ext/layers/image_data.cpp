@@ -1,4 +1,5 @@
 #include "core/source.h"
+#include "core/transform.h"
 
 namespace sparknet {
 
@@ -24,6 +25,7 @@ class ImageDataLayer : public SourceLayer {
 
 REGISTER_LAYER(ImageDataLayer, LayerSpec("ImageData", "images that a list names, and their labels")
                                    .messages({"image_data_param", "transform_param"})
+                                   .extensions(Augmentation::fields())
                                    .positional({"source", "batch_size"})
                                    .bottoms(0, 0)
                                    .tops(2, 2)

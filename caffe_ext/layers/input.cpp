@@ -1,5 +1,6 @@
 #include "core/error.h"
 #include "core/layer.h"
+#include "core/transform.h"
 
 namespace sparknet {
 
@@ -26,6 +27,8 @@ class InputLayer : public Layer {
   using Layer::Layer;
 
   void setup(const Blobs&, const Blobs& top) override {
+    // Whoever fills the tops transforms the rows; what is wrong with the settings the dry run knows already.
+    Augmentation(param().message("transform_param"), Phase::kTrain);
     if (param().message("input_param").messages("shape").empty()) {
       for (Blob* blob : top) blob->reshape(kUnknown);
     } else {
@@ -43,12 +46,14 @@ using RDDDataLayer = InputLayer;
 
 REGISTER_LAYER(InputLayer, LayerSpec("Input", "tops of given shapes, filled by the caller")
                                .messages({"input_param"})
+                               .extensions(Augmentation::fields())
                                .positional({"shape"})
                                .bottoms(0, 0)
                                .tops(1, LayerSpec::kAny)
                                .source());
 REGISTER_LAYER(RDDDataLayer, LayerSpec("RDDData", "rows of a Spark data set, transformed")
                                  .messages({"input_param", "data_param", "transform_param"})
+                                 .extensions(Augmentation::fields())
                                  .positional({"shape"})
                                  .bottoms(0, 0)
                                  .tops(1, LayerSpec::kAny)

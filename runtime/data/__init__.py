@@ -20,7 +20,11 @@ from .base import (
     StagedSource,
 )
 from .cifar import Cifar10, Cifar100
+from .datum import LevelDb, Lmdb
 from .digits import Digits
+from .hdf5 import Hdf5
+from .imagenet import ImageNet
+from .images import ImageFiles
 from .mnist import Mnist
 
 __all__ = [
@@ -42,6 +46,11 @@ SOURCES: dict[str, type[Source]] = {
     "cifar10": Cifar10,
     "cifar100": Cifar100,
     "digits": Digits,
+    "hdf5": Hdf5,
+    "imagenet": ImageNet,
+    "images": ImageFiles,
+    "leveldb": LevelDb,
+    "lmdb": Lmdb,
     "mnist": Mnist,
 }
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
@@ -71,8 +80,10 @@ def parse_uri(text: str) -> SourceURI | None:
     return SourceURI(match[1].lower(), match[2], columns, options) if match else None
 
 
-def open_source(text: str, phase: Phase) -> Source:
+def open_source(text: str, phase: Phase, folder: str = "") -> Source:
     """The source that the URI `text` names, looked at closely enough to know its columns.
+
+    `folder` is that of the model that names it: relative paths are looked for there, too.
 
     Raises DataError: no such scheme or option, a missing folder or file, a file of the wrong size.
     """
@@ -90,4 +101,4 @@ def open_source(text: str, phase: Phase) -> Source:
             close = difflib.get_close_matches(option, ["columns", *source.OPTIONS], n=1, cutoff=0.5)
             help = f"did you mean `{close[0]}`?" if close else "there are " + ", ".join(["columns", *source.OPTIONS])
             raise DataError(f"`{uri.scheme}:` has no option `{option}` (in `{text}`): {help}")
-    return source(uri, phase)
+    return source(uri._replace(folder=folder), phase)

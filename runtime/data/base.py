@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ...errors import DataError
 from ...files import exists, is_dir
+from .places import is_url
 
 Phase = Literal["TRAIN", "TEST"]
 BadPolicy = Literal["skip", "fail"]
@@ -43,22 +44,47 @@ class Column(NamedTuple):
         return self.dtype == ENCODED
 
 
+# In the chunks of sources whose records have names (a database's key, a file's path), those names as bytes. It is not
+# among a source's `columns`: nets do not read it, `sparknet-data` does.
+NAME = Column("__name__", ENCODED, (0, 0, 0))
+
+
 class SourceURI(NamedTuple):
     """A URI's parts: `scheme:path?name=value&...`.
 
-    `columns` (empty: not given) name the columns that feed the tops, in the tops' order; `options` are the others.
+    columns   names of the columns that feed the tops, in the tops' order; (): not given
+    options   the others
+    folder    of the model that names the source, "" where none does: relative paths are looked for there, too
     """
 
     scheme: str
     path: str
     columns: tuple[str, ...] = ()
     options: Mapping[str, str] = {}
+    folder: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.path}"
+
+    def located(self, path: str, beside: str = "") -> str:
+        """`path` as workers find it, in whatever folder they are: a URL as it is, a path absolute.
+
+        A relative path is one from the working directory; where there is nothing, from the folder of the file `beside`,
+        which names it, or from the model's.
+        """
+        if is_url(path):
+            return path
+        folders = ["", self.folder, *([os.path.dirname(beside)] if beside else [])]  # noqa: PTH120
+        # pathlib's may raise.
+        path = os.path.expanduser(path)  # noqa: PTH111
+        places = [os.path.abspath(os.path.join(folder, path)) for folder in folders]  # noqa: PTH100, PTH118
+        return next(filter(exists, places), places[0])
 
     def flag(self, name: str) -> bool:
         """The option `name` as yes or no, no where it is not given; raises DataError."""
         value = self.options.get(name, "false").lower()
         if value not in ("true", "false"):
-            raise DataError(f"{self.scheme}:{self.path}: {name}={value}: write {name}=true or {name}=false")
+            raise DataError(f"{self}: {name}={value}: write {name}=true or {name}=false")
         return value == "true"
 
 
@@ -159,6 +185,8 @@ def _stacked(rows: Sequence[Sequence[Any]], columns: Sequence[Column]) -> Column
         if column.encoded:
             values = np.empty(len(rows), object)
             values[:] = [row[index] for row in rows]
+        elif not column.shape:
+            values = np.array([row[index] for row in rows], column.dtype)
         else:
             values = np.empty((len(rows), *column.shape), column.dtype)
             for place, row in enumerate(rows):
@@ -167,12 +195,12 @@ def _stacked(rows: Sequence[Sequence[Any]], columns: Sequence[Column]) -> Column
     return result
 
 
-def existing_folder(path: str, scheme: str, content: str) -> pathlib.Path:
-    """The folder `path`, `~` expanded; raises DataError, which says what is to lie there (`content`)."""
-    folder = pathlib.Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's may raise
-    if not path:
-        raise DataError(f"`{scheme}:` wants a folder, {scheme}:DIR, where DIR holds {content}")
+def existing_folder(uri: SourceURI, content: str) -> pathlib.Path:
+    """The folder that `uri` names; raises DataError, which says what is to lie there (`content`)."""
+    if not uri.path:
+        raise DataError(f"`{uri}` wants a folder, {uri}DIR, where DIR holds {content}")
+    folder = pathlib.Path(uri.located(uri.path))
     if not is_dir(folder):
         problem = "is no folder" if exists(folder) else "does not exist"
-        raise DataError(f"{scheme}:{path}: the folder {folder.absolute()} {problem}; it should hold {content}")
+        raise DataError(f"{uri}: the folder {folder} {problem}; it should hold {content}")
     return folder

@@ -32,7 +32,7 @@ class Cifar10:
     def __init__(self, uri: SourceURI, phase: Phase) -> None:
         content = f"{self.TRAIN[0]} to {self.TRAIN[-1]}" if len(self.TRAIN) > 1 else self.TRAIN[0]
         content += f" and {self.TEST[0]}, or the folder {self.FOLDER} with them"
-        folder = existing_folder(uri.path, uri.scheme, content)
+        folder = existing_folder(uri, content)
         if (folder / self.FOLDER).is_dir():
             folder = folder / self.FOLDER
         self.files = [(folder / name).absolute() for name in (self.TEST if phase == "TEST" else self.TRAIN)]

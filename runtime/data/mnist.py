@@ -30,7 +30,7 @@ class Mnist:
     OPTIONS: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, uri: SourceURI, phase: Phase) -> None:
-        folder = existing_folder(uri.path, "mnist", CONTENT)
+        folder = existing_folder(uri, CONTENT)
         prefix = "t10k" if phase == "TEST" else "train"
         self.images = _find(folder, prefix, "images", 3)
         self.labels = _find(folder, prefix, "labels", 1)

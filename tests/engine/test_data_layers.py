@@ -196,6 +196,33 @@ def test_random_crops_and_mirrors_are_a_function_of_the_seed(tmp_path: pathlib.P
     assert len(seen) > 12 and {place[2] for place in seen} == {False, True}
 
 
+def test_augmented_batches(tmp_path: pathlib.Path) -> None:
+    """A layer's own reading, raw or encoded, is what the transformations make of its records, mixup included."""
+    images = noise(6, (3, 9, 8))
+    encoded = [cv2.imencode(".png", image.transpose(1, 2, 0))[1].tobytes() for image in images]
+    transform = "crop_size: 5 random_resized_crop { } color_jitter { hue: 0.3 }"
+    seen = {}
+    for name, records in (("raw", images), ("encoded", encoded)):
+        source = write_lmdb(tmp_path / name, records)
+        for mixup in ("", "mixup { alpha: 1 }"):
+            net = net_of(data_layer(source, 3, transform=f"{transform} {mixup}"), caffe_ext.TRAIN)
+            seen[name, mixup] = passes(net, 4, "x"), passes(net, 2)
+            test = net_of(data_layer(source, 3, transform=f"{transform} {mixup}"), caffe_ext.TEST)
+            np.testing.assert_array_equal(passes(test, 2, "x"), np.stack(images)[:, :, 2:7, 1:6])
+    for mixup in ("", "mixup { alpha: 1 }"):
+        for one, other in zip(seen["raw", mixup], seen["encoded", mixup], strict=True):
+            np.testing.assert_array_equal(one, other)
+    (plain, labels), (mixed, same) = seen["raw", ""], seen["raw", "mixup { alpha: 1 }"]
+    np.testing.assert_array_equal(labels, same)
+    assert not np.array_equal(plain[:6], plain[6:])  # another epoch
+    # Each row of a batch of three is a mean of itself and one of the three.
+    for start in range(0, 12, 3):
+        for i in range(start, start + 3):
+            ways = [np.stack([plain[i].ravel(), plain[j].ravel()], axis=1) for j in range(start, start + 3)]
+            rest = [np.abs(way @ np.linalg.lstsq(way, mixed[i].ravel())[0] - mixed[i].ravel()).max() for way in ways]
+            assert min(rest) < 1e-2
+
+
 def test_raw_images_keep_their_channels(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
     images = noise(2)
     net = net_of(data_layer(write_lmdb(tmp_path / "db", images), 2, "", "force_gray: true"))

@@ -186,6 +186,25 @@ def test_a_damaged_leveldb(tmp_path: pathlib.Path) -> None:
         read_all(tmp_path / "db", "LEVELDB")
 
 
+@pytest.mark.parametrize("size", [100, 12_000])
+@pytest.mark.parametrize("missing", [1, 37, 90])
+def test_a_leveldb_with_a_log_cut_short(size: int, missing: int, tmp_path: pathlib.Path) -> None:
+    write_leveldb(tmp_path / "db", [os.urandom(size) for _ in range(5)])  # all in the log
+    assert read_all(tmp_path / "db", "LEVELDB") == 5
+    [log] = (tmp_path / "db").glob("*.log")
+    log.write_bytes(log.read_bytes()[:-missing])
+    with pytest.raises(DataError, match=r"\.log is cut short: its last record is not whole; copy the database again"):
+        read_all(tmp_path / "db", "LEVELDB")
+
+
+def test_a_leveldb_with_a_manifest_cut_short(tmp_path: pathlib.Path) -> None:
+    write_leveldb(tmp_path / "db", [os.urandom(1000) for _ in range(200)])
+    [manifest] = (tmp_path / "db").glob("MANIFEST-*")
+    manifest.write_bytes(manifest.read_bytes()[:-3])
+    with pytest.raises(DataError, match=r"MANIFEST-\d+ is cut short"):
+        read_all(tmp_path / "db", "LEVELDB")
+
+
 def encoded(image: np.ndarray, kind: str = ".png") -> bytes:
     return cv2.imencode(kind, image)[1].tobytes()
 

@@ -147,11 +147,12 @@ def test_run_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     command = "m.snet --workers 2 --master local[4] --train a: --test b: --tau 5 --rounds 6 --seed 7"
     command += " --averaging-share 0.2 --momentum local --outer-rate 0.7 --no-outer-nesterov --exchange int8"
     command += " --snapshot-dir d --weights w --resume --precision bf16 --no-pin -D x=1 -D y=z --json j"
-    command += " --memory lean --conf spark.a=1 --conf spark.b=2 --ship-env e.tar.gz --plan"
+    command += " --memory lean --conf spark.a=1 --conf spark.b=2 --ship-env e.tar.gz --plan --bad-records skip"
     result = CliRunner().invoke(cli.run_command, command.split())
     assert result.exit_code == 3
     assert seen == {
         "model": "m.snet",
+        "bad_records": "skip",
         "precision": "bf16",
         "memory": "lean",
         "conf": ("spark.a=1", "spark.b=2"),

@@ -1,4 +1,4 @@
-"""Every example of docs/language.md does what the page says."""
+"""Every example of docs/language.md and docs/augmentation.md does what the page says."""
 
 import pathlib
 import re
@@ -8,7 +8,8 @@ import pytest
 from sparknet_dsl import compile_file, compile_text
 from sparknet_dsl.errors import ModelError
 
-PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "language.md").read_text(encoding="utf-8")
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
+PAGE = "\n".join((DOCS / name).read_text(encoding="utf-8") for name in ("language.md", "augmentation.md"))
 BLOCKS = re.findall(r"^```(\w+)( error)?\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 FILES = {match[1]: text for _, _, text in BLOCKS if (match := re.match(r"# file: (\S+)\n", text))}
 PROGRAMS = [text for kind, error, text in BLOCKS if kind == "snet" and not error and not text.startswith("# file:")]

@@ -51,3 +51,13 @@ def test_a_long_run_leaves_nothing(tmp_path: pathlib.Path) -> None:
     for sizes in found["memory"].values():
         assert set(sizes) == {"driver", "java", "daemon", "worker"} and min(sizes.values()) > 10
     assert found["files"] > 0 and found["left"] == []
+
+
+def test_workers_hold_less_than_their_part(tmp_path: pathlib.Path) -> None:
+    report = tmp_path / "report.json"
+    said = run("ingestion", "--gigabytes", 0.1, "--folder", tmp_path, "--json", report)
+    found = json.loads(report.read_text())
+    assert (found["images"], found["iterations"]) == (136, 400)
+    assert 10e6 < found["peak_allocated"] < found["limit"]
+    assert "workers limited to 1.00 GB each: training after" in said
+    assert list(tmp_path.iterdir()) == [report]

@@ -12,8 +12,10 @@ import time
 
 import numpy as np
 import pytest
+from source_files import coded, datum, noise, write_lmdb
 
 from sparknet_dsl import caffe_ext
+from sparknet_dsl.proto import caffe_pb2
 
 COMMAND = pathlib.Path(sysconfig.get_path("scripts")) / "sparknet-run"
 MODEL = """
@@ -121,6 +123,70 @@ def test_a_prototxt_of_caffes_runs_on_data_from_the_command_line(tmp_path):
     assert told[-1]["files"][0] == str(tmp_path / "snapshots" / "plain_iter_20.caffemodel")
 
 
+def test_a_prototxt_of_caffes_runs_unchanged_on_its_own_databases(tmp_path):
+    folder = tmp_path / "model"
+    images = noise(40, (1, 28, 28))
+    for phase in ("train", "test"):
+        records = [datum(image, number % 10) for number, image in enumerate(images)]
+        write_lmdb(folder / f"examples/mnist/mnist_{phase}_lmdb", records)
+    mean = np.mean(images, axis=0, dtype=np.float64).astype(np.float32)
+    blob = caffe_pb2.BlobProto(num=1, channels=1, height=28, width=28, data=mean.ravel().tolist())
+    (folder / "mean.binaryproto").write_bytes(blob.SerializeToString())
+    net = MNIST_NET.replace("scale:", 'mean_file: "mean.binaryproto" scale:')
+    (folder / "net.prototxt").write_text(net)
+    (folder / "solver.prototxt").write_text(
+        'net: "net.prototxt" test_iter: 5 test_interval: 10 base_lr: 0.01 lr_policy: "fixed" max_iter: 20 '
+        'random_seed: 1 snapshot_prefix: "plain"'
+    )
+    solver = "model/solver.prototxt"
+    done = sparknet_run(tmp_path, solver, "--workers", 2, "--tau", 10, "--json", "e", "--snapshot-dir", "s")
+    assert done.returncode == 0, done.stderr
+    start = events(tmp_path / "e")[0]
+    assert (start["train"], start["train_rows"], start["test_rows"]) == (
+        "lmdb:examples/mnist/mnist_train_lmdb",
+        40,
+        40,
+    )
+    assert not any("mean" in note for note in start["notes"])  # it was found
+    # The same rows from elsewhere, and the mean computed from them: the same weights.
+    for prefix in ("train", "t10k"):
+        (tmp_path / f"{prefix}-images-idx3-ubyte.gz").write_bytes(idx(np.stack(images)[:, 0]))
+        (tmp_path / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(idx(np.arange(40, dtype=np.uint8) % 10))
+    (folder / "mean.binaryproto").unlink()
+    source = f"mnist:{tmp_path}"
+    again = sparknet_run(
+        tmp_path, solver, "--workers", 2, "--tau", 10, "--snapshot-dir", "t", "--train", source, "--test", source
+    )
+    assert again.returncode == 0, again.stderr
+    first, second = (caffe_ext.read_weights(tmp_path / name / "plain_iter_20.caffemodel") for name in "st")
+    np.testing.assert_array_equal(first["ip"][0], second["ip"][0])
+
+
+def test_bad_records_are_skipped_and_told_of_once(tmp_path):
+    images = [coded(image, ".jpg") for image in noise(60, (1, 28, 28))]
+    images[20:35] = [image[:-30] for image in images[20:35]]
+    for phase in ("train", "test"):
+        records = [datum(image, number % 10) for number, image in enumerate(images)]
+        write_lmdb(tmp_path / f"examples/mnist/mnist_{phase}_lmdb", records)
+    (tmp_path / "net.prototxt").write_text(MNIST_NET)
+    (tmp_path / "solver.prototxt").write_text('net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 20')
+    failed = sparknet_run(tmp_path, "solver.prototxt", "--tau", 10)
+    assert failed.returncode == 1
+    assert "record 00000020 of lmdb:examples/mnist/mnist_train_lmdb: the JPEG is cut short" in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+    done = sparknet_run(
+        tmp_path, "solver.prototxt", "--workers", 2, "--tau", 10, "--bad-records", "skip", "--json", "e"
+    )
+    assert done.returncode == 0, done.stderr
+    told = [event for event in events(tmp_path / "e") if event["event"] == "skipped"]
+    assert [(event["phase"], event["count"], event["rows"], len(event["first"])) for event in told] == [
+        ("TRAIN", 15, 45, 10),
+        ("TEST", 15, 45, 10),
+    ]
+    assert "15 of 60 records of lmdb:examples/mnist/mnist_train_lmdb could not be read and were skipped" in done.stdout
+    assert done.stdout.count("cut short") == 20
+
+
 def no_java(folder):
     (folder / "empty").mkdir()
     return ["small.snet"], {"JAVA_HOME": str(folder / "empty")}
@@ -196,7 +262,8 @@ def unknown_option(folder):
 
 def more_workers_than_rows(folder):
     write_mnist(folder, rows=1)
-    return ["small.snet", "--workers", "2", "--train", f"mnist:{folder}"], {}
+    write_model(folder, **{"1, 8, 8": "1, 28, 28", "digits:": f"mnist:{folder}"})
+    return ["small.snet", "--workers", "2"], {}
 
 
 def no_weights(folder):

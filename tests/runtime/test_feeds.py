@@ -2,6 +2,7 @@
 
 import pytest
 from google.protobuf import text_format
+from source_files import coded, datum, noise, write_lmdb
 
 from sparknet_dsl.errors import DataError, ModelError
 from sparknet_dsl.proto import caffe_pb2
@@ -88,7 +89,7 @@ def test_layers_of_the_other_phase_and_stage_do_not_count():
     assert [each.name for each in data_layers(phase_net(model, solver, "TEST"), "TEST")] == ["test"]
 
 
-@pytest.mark.parametrize("source", ["", "lmdb:examples/mnist", "examples/mnist_lmdb"])
+@pytest.mark.parametrize("source", ["", "windows:examples/mnist", "examples/mnist_lmdb"])
 def test_no_source_to_read(source):
     model = net(layer(source=source))
     assert feed_net(model, "TRAIN", None) is None
@@ -123,6 +124,23 @@ def test_no_source_to_read(source):
 def test_data_that_does_not_fit_the_net(tops, shapes, transform, uri, message):
     with pytest.raises(DataError, match=message):
         feed_net(net(layer(tops, shapes, transform=transform)), "TRAIN", uri)
+
+
+def test_a_models_own_source_is_looked_for_beside_the_model(tmp_path):
+    write_lmdb(tmp_path / "data" / "db", [datum(image, 0) for image in noise(3)])
+    model = net(layer(shapes="4,3,10,12 4", source="lmdb:data/db"))
+    assert feed_net(model, "TRAIN", None, str(tmp_path)).uri == "lmdb:data/db"
+    with pytest.raises(DataError, match=r"there is no database .*/data/db: .*; or name other data: --train SRC"):
+        feed_net(model, "TRAIN", None)
+
+
+def test_encoded_images_fit_where_their_channels_do(tmp_path):
+    images = [coded(image) for image in noise(2)]
+    uri = f"lmdb:{write_lmdb(tmp_path / 'db', [datum(image, 0) for image in images])}?color=true"
+    for shapes, transform in (("4,3,10,12 4", ""), ("4,3,8,8 4", "crop_size: 8")):
+        assert feed_net(net(layer(shapes=shapes, transform=transform)), "TRAIN", uri).feeds[0].column == "image"
+    with pytest.raises(DataError, match=r"`image` of .* has rows of 3×8×8, but top `data` .* wants 1×8×8"):
+        feed_net(net(layer(shapes="4,1,8,8 4")), "TRAIN", uri)
 
 
 def test_a_crop_decides_the_shape():

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 
 from sparknet_dsl import caffe_ext, cli_local, compile_file
 from sparknet_dsl.proto import caffe_pb2
-from sparknet_dsl.runtime.data import open_source
+from sparknet_dsl.runtime.data import BadRecords, open_source
 
 MODEL = """
 net small {
@@ -51,7 +51,7 @@ def test_every_row_counts_once(weights: pathlib.Path) -> None:
     result = run(model, "--weights", weights, "--format", "json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    rows = next(iter(open_source("digits:", "TEST").read(0, 1)))
+    rows = next(iter(open_source("digits:", "TEST").read(0, 1, BadRecords())))
     matrix, bias = caffe_ext.read_weights(weights)["ip"]
     scores = (rows["image"].reshape(360, 64) - 0.25) @ matrix.T + bias
     assert found["rows"] == 360

@@ -15,13 +15,13 @@ from click.testing import CliRunner
 
 from sparknet_dsl import caffe_ext, cli_local, compile_file
 from sparknet_dsl.errors import DataError
-from sparknet_dsl.runtime import checkpoint, train_command
+from sparknet_dsl.runtime import checkpoint, rows, train_command
 from sparknet_dsl.runtime.batches import batch_rows, derive
 from sparknet_dsl.runtime.config import RunConfig
 from sparknet_dsl.runtime.console import ConsoleReport
-from sparknet_dsl.runtime.data import open_source
+from sparknet_dsl.runtime.data import BadRecords, open_source
 from sparknet_dsl.runtime.events import Event, Iteration
-from sparknet_dsl.runtime.rows import Feeding
+from sparknet_dsl.runtime.feeding import Choose, shuffled
 from sparknet_dsl.runtime.signals import Signals
 
 MODEL = """
@@ -105,7 +105,7 @@ def test_a_run_is_the_solver_on_shuffled_rows() -> None:
     compiled = compile_file(model)
     assert compiled.solver is not None
     solver = caffe_ext.Solver(compiled.solver, compiled.net, seed=3)
-    chunks = list(open_source("digits:", "TRAIN").read(0, 1))
+    chunks = list(open_source("digits:", "TRAIN").read(0, 1, BadRecords()))
     rows = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in ("image", "label")}
     for i in range(12):
 
@@ -156,7 +156,7 @@ def test_without_test_iter_the_whole_test_set_counts_once() -> None:
     [test] = [event for event in events() if event["event"] == "test"]
     assert (test["iteration"], test["rows"]) == (30, 360)
     net = caffe_ext.Net(compile_file("small.snet").net, caffe_ext.TEST, weights="snapshots/small_iter_30.caffemodel")
-    rows = next(iter(open_source("digits:", "TEST").read(0, 1)))
+    rows = next(iter(open_source("digits:", "TEST").read(0, 1, BadRecords())))
     net.blobs["data"].reshape(360, 1, 8, 8)
     net.blobs["label"].reshape(360)
     net.reshape()
@@ -176,7 +176,7 @@ def test_finetuning_and_max_iter() -> None:
 def test_a_mean_image_is_computed_from_the_rows() -> None:
     assert train(write("max_iter=1", transform='mean_file="digits_mean.binaryproto"'), snapshot_dir="s") == 0
     mean = caffe_ext.read_mean("s/digits_mean.binaryproto")
-    images = np.concatenate([chunk["image"] for chunk in open_source("digits:", "TRAIN").read(0, 1)])
+    images = np.concatenate([chunk["image"] for chunk in open_source("digits:", "TRAIN").read(0, 1, BadRecords())])
     np.testing.assert_allclose(mean, images.mean(axis=0, dtype="f8"), rtol=1e-6)
 
 
@@ -294,14 +294,15 @@ def test_divergence_loses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_failure_keeps_what_was_learnt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    real = Feeding.shuffled
+    def fails(*numbers: int) -> Choose:
+        def choose(k: int) -> tuple[np.ndarray, int]:
+            if k == 6:
+                raise DataError("a row is damaged")
+            return shuffled(*numbers)(k)
 
-    def fails(self: Feeding, k: int) -> None:
-        if k == 6:
-            raise DataError("a row is damaged")
-        real(self, k)
+        return choose
 
-    monkeypatch.setattr(Feeding, "shuffled", fails)
+    monkeypatch.setattr(rows, "shuffled", fails)
     assert train(write()) == 1
     assert capsys.readouterr().err == "error: a row is damaged\n"
     assert (events()[-1]["status"], events()[-1]["iteration"]) == ("failed", 6)
@@ -407,6 +408,7 @@ def test_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "sighup": "stop",
         "defines": {"x": "1"},
         "json": "j",
+        "bad_records": "fail",
     }
 
 

@@ -1,5 +1,7 @@
 """A partition's round and test, without Spark: what it computes, and that it depends on nothing else."""
 
+import shutil
+
 import numpy as np
 import pytest
 from small_nets import DROPOUT, job_solver, small_job, small_net, small_rows, small_shard, small_solver
@@ -9,6 +11,7 @@ from sparknet_dsl.errors import DivergedError, LayerError
 from sparknet_dsl.runtime import worker
 from sparknet_dsl.runtime.average import mean
 from sparknet_dsl.runtime.batches import batch_rows
+from sparknet_dsl.runtime.shards import Shard
 from sparknet_dsl.runtime.worker import train_round
 
 EXACT_SGD = {"momentum": 0.9, "weight_decay": 0.004, "lr_policy": "inv", "gamma": 0.01, "power": 0.75}
@@ -105,8 +108,9 @@ def test_the_jobs_precision_is_that_of_training_and_tests(tmp_path):
     assert loss != loss_bf16 and loss == pytest.approx(loss_bf16, rel=0.05)
 
 
-def test_a_round_is_a_function_of_its_arguments(tmp_path):
-    net = small_net(transform="scale: 0.01 mirror: true crop_size: 5", size=5, extra=DROPOUT)
+@pytest.mark.parametrize("more", ["", "random_rotation { degrees: 20 } cutout { size: 2 } mixup { alpha: 1 }"])
+def test_a_round_is_a_function_of_its_arguments(tmp_path, more):
+    net = small_net(transform=f"scale: 0.01 mirror: true crop_size: 5 {more}", size=5, extra=DROPOUT)
     job = small_job(net, small_solver(momentum=0.9))
     shard = small_shard(tmp_path)
     weights = first_weights(job)
@@ -119,6 +123,10 @@ def test_a_round_is_a_function_of_its_arguments(tmp_path):
         np.testing.assert_array_equal(one.weights, other.weights)
         np.testing.assert_array_equal(one.history, other.history)
         assert one.losses == other.losses
+    # The next round takes what was made ahead of it, or makes it.
+    ahead = train_round(shard, 1, job, one.weights, one.history, 3, 9, 3)
+    worker._engines.forget()
+    np.testing.assert_array_equal(ahead.weights, train_round(shard, 1, job, one.weights, one.history, 3, 9, 3).weights)
     elsewhere = train_round(shard, 2, job, weights, None, 2, 6, 3)
     assert not np.array_equal(one.weights, elsewhere.weights)
 
@@ -210,11 +218,10 @@ def test_the_engine_can_be_used_after_an_error(tmp_path):
     shard = small_shard(tmp_path)
     weights = first_weights(job)
     before = train_round(shard, 0, job, weights, None, 0, 0, 2)
-    broken = {**shard.columns, "label": np.full(shard.rows, 99, np.uint8)}
-    good, shard.columns = shard.columns, broken
+    broken = Shard(shutil.copytree(shard.folder, tmp_path / "broken"))
+    broken.columns["label"] = np.full(shard.rows, 99, np.uint8)
     with pytest.raises(LayerError, match="loss"):
-        train_round(shard, 0, job, weights, None, 0, 0, 2)
-    shard.columns = good
+        train_round(broken, 0, job, weights, None, 0, 0, 2)
     np.testing.assert_array_equal(train_round(shard, 0, job, weights, None, 0, 0, 2).weights, before.weights)
 
 
