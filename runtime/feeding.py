@@ -58,6 +58,9 @@ class HasRows(Protocol):
     def encoded(self) -> Mapping[str, Images]:
         """An image for each row."""
 
+    def touched(self, rows: int) -> None:
+        """Is told that so many rows were read."""
+
 
 def shuffled(seed: int, partition: int, rows: int, batch: int) -> Choose:
     """Batches of the endless row of a partition's shuffled epochs."""

@@ -87,7 +87,7 @@ def feed_net(net: caffe_pb2.NetParameter, phase: Phase, given: str | Source | No
 
 
 def feed_tests(
-    model: str, net: caffe_pb2.NetParameter, train: str | None, test: str | None, folder: str
+    model: str, net: caffe_pb2.NetParameter, train: str | Source | None, test: str | Source | None, folder: str
 ) -> tuple[Fed | None, str]:
     """What feeds phase TEST as `feed_net` says, and, where nothing does, why; `model` is what messages call it.
 

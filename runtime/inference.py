@@ -211,6 +211,9 @@ class _Rows:
         self.columns = {name: values for name, values in columns.items() if values.dtype != object}
         self.encoded = {name: values for name, values in columns.items() if values.dtype == object}
 
+    def touched(self, rows: int) -> None:
+        """Nothing is mapped here."""
+
 
 def _check_shape(feed: Feed, values: npt.NDArray[Any], wanted: tuple[int, ...]) -> None:
     found = values.shape[1:]

@@ -103,7 +103,10 @@ def test_two_modules_and_spark_ml_know_pyspark() -> None:
     users = [
         name for name, path in modules().items() if any(i.partition(".")[0] == "pyspark" for i in imports(name, path))
     ]
-    assert [name for name in users if level(name) != "ml"] == ["sparknet_dsl.runtime.launch", "sparknet_dsl.runtime.spark"]
+    assert [name for name in users if level(name) != "ml"] == [
+        "sparknet_dsl.runtime.launch",
+        "sparknet_dsl.runtime.spark",
+    ]
 
 
 def test_no_ctypes() -> None:
