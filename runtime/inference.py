@@ -212,7 +212,7 @@ class _Rows:
         self.encoded = {name: values for name, values in columns.items() if values.dtype == object}
 
     def touched(self, rows: int) -> None:
-        """Nothing: they are in memory."""
+        """Nothing is mapped here."""
 
 
 def _check_shape(feed: Feed, values: npt.NDArray[Any], wanted: tuple[int, ...]) -> None:

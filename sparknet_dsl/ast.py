@@ -147,6 +147,7 @@ class For(Node):
     names: tuple[str, ...]
     values: Expression
     body: "tuple[Stage, ...]"
+    name_spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +233,11 @@ class Parameter(Node):
     name: str
     value: Expression | None
 
+    @property
+    def name_span(self) -> Span:
+        """The name's own span."""
+        return Span(self.span.source, self.span.start, self.span.start + len(self.name))
+
 
 @dataclass(frozen=True, slots=True)
 class Block(Node):
@@ -284,7 +290,11 @@ Item = Net | Block | Solver | Spark | Let | Option | Default | Import
 
 @dataclass(frozen=True, slots=True)
 class File(Node):
-    """A whole file. `broken` holds the names that statements with a syntax error may have meant to define."""
+    """A whole file.
+
+    `skipped` are the statements with a syntax error, `broken` the names that they may have meant to define.
+    """
 
     items: tuple[Item, ...]
     broken: frozenset[str]
+    skipped: tuple[Span, ...] = ()

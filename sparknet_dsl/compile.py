@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from . import ast, check, expand, graph, library, prototxt, resolve, settings, unused, variants
+from . import ast, check, expand, graph, library, prototxt, reparse, resolve, settings, unused, variants
 from .diagnostics import Diagnostic, Diagnostics, Exhausted, Failed, Source, Span, closest, did_you_mean
 from .files import exists, is_file
 from .layers import BlockUse, Network
@@ -139,6 +139,38 @@ def load(path: str | os.PathLike[str], *, defines: Mapping[str, str] | None = No
     return _compile_file(_State(library.locate(path), dict(defines or {}), True, None, needs_net=False))
 
 
+@dataclass
+class Analysis:
+    """What the passes found out about a text, wrong or not; what they did not come to is missing.
+
+    `tree` is None for a file of Caffe's, `network` where no net could be made of it; `modules` holds the names of the
+    blocks that each import brought.
+    """
+
+    source: Source
+    tree: ast.File | None
+    network: Network | None
+    reports: dict[str, NetReport]
+    diagnostics: list[Diagnostic]
+    modules: dict[str, tuple[str, ...]]
+
+
+def analyse(text: str, path: pathlib.Path, before: Analysis | None = None) -> Analysis:
+    """For editors: what compile_file would find, were `text` the file's content, errors being results as well.
+
+    With the analysis `before` a change of the text, only the statements around the change are parsed again.
+    """
+    state = _State(path, {}, False, None, needs_net=False)
+    state.source = Source(str(path), text)
+    if path.suffix == ".snet":
+        state.before = before.tree if before else None
+        _pass_all(SNET_PASSES, state)
+    else:
+        _pass_all(CAFFE_PASSES, state)
+    modules = {name: tuple(blocks) for name, blocks in state.program.modules.items()} if state.program else {}
+    return Analysis(state.source, state.tree, state.network, state.reports, state.diagnostics.sorted(), modules)
+
+
 # Passes
 
 
@@ -154,6 +186,7 @@ class _State:
     needs_net: bool = True
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     source: Source = field(default_factory=lambda: Source("", ""))
+    before: ast.File | None = None  # of the text as it was before a change
     tree: ast.File | None = None
     program: resolve.Program | None = None
     network: Network | None = None
@@ -178,9 +211,7 @@ _Pass = Callable[[_State], None]
 
 def _run(passes: tuple[_Pass, ...], state: _State, source: Source) -> Model:
     state.source = source
-    with _collector_paused(), contextlib.suppress(Failed, Exhausted):
-        for one in passes:
-            one(state)
+    _pass_all(passes, state)
     state.diagnostics.raise_errors()
     name = state.net.name or (state.path.stem if state.path else "model")
     return Model(
@@ -197,6 +228,12 @@ def _run(passes: tuple[_Pass, ...], state: _State, source: Source) -> Model:
     )
 
 
+def _pass_all(passes: tuple[_Pass, ...], state: _State) -> None:
+    with _collector_paused(), contextlib.suppress(Failed, Exhausted):
+        for one in passes:
+            one(state)
+
+
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
     """No garbage collection: all that the passes make is still in use, and looking through it takes a third longer."""
@@ -210,7 +247,9 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _parse(state: _State) -> None:
-    state.tree = parse(state.source, state.diagnostics)
+    if state.before is not None:
+        state.tree = reparse.reparse(state.before, state.source, state.diagnostics)
+    state.tree = state.tree or parse(state.source, state.diagnostics)
 
 
 def _resolve(state: _State) -> None:
@@ -284,7 +323,10 @@ def _read_caffe(state: _State) -> None:
     assert state.path is not None
     for name in state.defines:
         state.diagnostics.error("S112", f"-D {name}: {state.path} has no options")
-    file = prototxt.read(state.path, state.diagnostics)
+    if state.source.text:
+        file = prototxt.read_text(state.source, state.path, state.diagnostics)
+    else:
+        file = prototxt.read(state.path, state.diagnostics)
     state.source = file.source
     if isinstance(file.message, caffe_pb2.NetParameter):
         state.network = _network_of(file.message, file.source, file.layers)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from . import ast, budget, schema
 from .diagnostics import Diagnostics, Exhausted, Failed, Fix, Label, Span, closest, did_you_mean
 from .fields import Fields, LayerFields, columns_query
-from .layers import GHOST, Asserted, Blob, BlockUse, Layer, Network
+from .layers import GHOST, Asserted, Blob, BlockUse, Layer, Mention, Network
 from .proto import caffe_pb2
 from .resolve import BlockDefinition, Program, Scope, unknown_type
 from .values import Names, Unknown, Value, evaluate, evaluate_args, items, text, truth
@@ -71,6 +71,7 @@ class _Expansion:
         self.message = caffe_pb2.NetParameter()
         self.layers: list[Layer] = []
         self.assertions: list[tuple[Blob, Span, tuple[int | None, ...]]] = []
+        self.mentions: list[Mention] = []
         self.counts: dict[str, int] = {}
         self.inserting: list[Layer] | None = None  # `replace` collects here
 
@@ -86,7 +87,9 @@ class _Expansion:
             self.frame.labels = _Anything(self.frame.labels)
         with contextlib.suppress(Failed):  # said already; what stands is still checked
             self._body(self.frame, self.node.body)
-        return Network(self.message, self.layers, self.node.span, self.node, self.assertions)
+        return Network(
+            self.message, self.layers, self.node.span, self.node, self.assertions, self.mentions, self.frame.labels
+        )
 
     # Statements
 
@@ -102,10 +105,7 @@ class _Expansion:
                 if isinstance(statement, ast.Let):
                     frame.scope = frame.scope.with_value(statement.name, Value(statement.name_span, Unknown()))
                 for name in _labels_in(statement):
-                    if name is None:  # any later name may have been one that it would have made
-                        frame.labels = _Anything(frame.labels)
-                    else:
-                        frame.labels.setdefault(name, GHOST)
+                    self._bind_ghost(frame, name)
         if result is None:
             raise Failed
         return result
@@ -157,10 +157,7 @@ class _Expansion:
                 return self._call(frame, call, labels, inputs, spans)
             except Failed:  # the rest of the flow is still checked
                 for label in labels:
-                    if label.literal is None:
-                        frame.labels = _Anything(frame.labels)
-                    else:
-                        frame.labels.setdefault(label.literal, GHOST)
+                    self._bind_ghost(frame, label)
                 return [GHOST] * max(1, len(labels))
         if isinstance(node, ast.If):
             holds = truth(evaluate(node.condition, frame.names(), self.diagnostics), self.diagnostics)
@@ -272,12 +269,15 @@ class _Expansion:
             uses=(*frame.uses, BlockUse(definition.name, name)),
         )
         for parameter, value in zip(definition.inputs, inputs, strict=True):
-            inner.labels[parameter.literal or ""] = value
+            self._bind(inner, parameter.literal or "", value, parameter.span)
         result = self._body(inner, definition.body)
         own = {parameter.literal for parameter in definition.inputs} | {"self"}
         for made, inner_value in inner.labels.items():
             if made not in own:
-                frame.labels.setdefault(f"{texts[0]}/{made}" if texts else made, inner_value)
+                outside = f"{texts[0]}/{made}" if texts else made
+                frame.labels.setdefault(outside, inner_value)
+                if made in inner.label_spans:
+                    frame.label_spans.setdefault(outside, inner.label_spans[made])
         if GHOST in result and len(labels) > len(result):
             raise Failed
         if labels and len(labels) > len(result):
@@ -466,13 +466,23 @@ class _Expansion:
             producers = dict.fromkeys((*known.producers, *value.producers))
             value = Blob(value.name, tuple(producers)[-_MOST_PRODUCERS:])
         frame.labels[label] = value
+        self.mentions.append(Mention(span, label, value, frame.label_spans.get(label, span)))
         frame.label_spans[label] = span
         return value
+
+    def _bind_ghost(self, frame: _Frame, name: ast.Name) -> None:
+        """Takes note of a name whose value failed."""
+        if name.literal is None:  # any later name may have been one that it would have made
+            frame.labels = _Anything(frame.labels)
+        elif name.literal not in frame.labels:
+            self._bind(frame, name.literal, GHOST, name.span)
 
     def _lookup(self, frame: _Frame, name: ast.Name) -> Blob:
         label = self._text(frame, name)
         if label in frame.labels:
-            return frame.labels[label]
+            blob = frame.labels[label]
+            self.mentions.append(Mention(name.span, label, blob, frame.label_spans.get(label, name.span)))
+            return blob
         if isinstance(frame.labels, _Anything) or set(re.findall(r"\w+", label)) & self.program.broken:
             return GHOST
         raise self._unknown(frame, label, name.span)
@@ -570,22 +580,20 @@ def layers_of(message: caffe_pb2.NetParameter, span: Span | None) -> list[Layer]
     ]
 
 
-def _labels_in(statement: ast.Statement) -> Iterator[str | None]:
+def _labels_in(statement: ast.Statement) -> Iterator[ast.Name]:
     """The labels that a statement would have defined."""
     if isinstance(statement, ast.Flow):
-        for name in statement.capture:
-            yield name.literal
+        yield from statement.capture
         yield from _labels_of(statement.stages)
     elif isinstance(statement, ast.Replace):
         for inner in statement.body:
             yield from _labels_in(inner)
 
 
-def _labels_of(stages: Iterable[ast.Stage]) -> Iterator[str | None]:
+def _labels_of(stages: Iterable[ast.Stage]) -> Iterator[ast.Name]:
     for stage in stages:
         if isinstance(stage, ast.Labelled):
-            for label in stage.labels:
-                yield label.literal
+            yield from stage.labels
         elif isinstance(stage, ast.For):
             yield from _labels_of(stage.body)
         elif isinstance(stage, ast.If):

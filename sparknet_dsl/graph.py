@@ -105,8 +105,10 @@ class _PhaseCheck:
         self.blobs: dict[str, _Version] = {}
         self.missing: set[str] = set()  # blobs, each said to be missing once
         self.names: dict[str, Layer] = {}
+        self.here: set[Layer] = set()
 
     def run(self, layers: list[Layer]) -> None:
+        self.here = set(layers)
         for layer in layers:
             for index, bottom in enumerate(layer.bottoms):
                 self._read(layer, index, bottom)
@@ -123,13 +125,10 @@ class _PhaseCheck:
             self.missing.add(bottom.name)
             layer.broken = True
             return
-        here = [producer for producer in bottom.producers if self._is_here(producer)]
+        here = [producer for producer in bottom.producers if producer in self.here]
         if here and version.writer not in here and self.names.get(here[0].message.name) is here[0]:
             self._overwritten(layer, index, bottom, here[0], version.writer)
         version.readers.append(layer)
-
-    def _is_here(self, layer: Layer) -> bool:
-        return layer.in_net and active(layer.message, self.phase)
 
     def _missing(self, layer: Layer, index: int, bottom: Blob) -> None:
         name = layer.message.name

@@ -69,6 +69,19 @@ class Blob:
 GHOST = Blob("")
 
 
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A name of a value in the text, where it is defined (`defined` is `span`, or that of another phase) or read.
+
+    `name` is the whole name with what was interpolated. What stands in a block is mentioned once for each of its uses.
+    """
+
+    span: Span
+    name: str
+    blob: Blob
+    defined: Span
+
+
 @dataclass(frozen=True)
 class Asserted:
     """`is` with its names resolved; None stands for `_`."""
@@ -86,12 +99,16 @@ class Network:
     span: Span | None
     node: ast.Net | None = None
     assertions: list[tuple[Blob, Span, tuple[int | None, ...]]] = field(default_factory=list)
+    mentions: list[Mention] = field(default_factory=list)
+    labels: dict[str, Blob] = field(default_factory=dict)  # what the net's own statements may read, at its end
 
 
 def active(layer: caffe_pb2.LayerParameter, phase: str, level: int = 0, stages: tuple[str, ...] = ()) -> bool:
     """Whether Caffe keeps the layer for that state: any include rule met, or no exclude rule met."""
     if layer.include:
         return any(_meets(rule, phase, level, stages) for rule in layer.include)
+    if not layer.exclude:
+        return True
     return not any(_meets(rule, phase, level, stages) for rule in layer.exclude)
 
 

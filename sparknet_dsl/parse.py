@@ -31,7 +31,7 @@ KEYWORDS = frozenset(
 )
 
 # What recovery and the nesting limit see of a text: strings, names and comments as a whole, brackets one by one.
-_SCAN = re.compile(
+SCAN = re.compile(
     r'"(?:\\.|[^"\\\n])*"|`[^`\n]+`|\#[^\n]*|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<unary>(?:-(?!>)|\bnot\b)\s*)'
 )
 # Where a statement can begin: at the first word of a line.
@@ -39,6 +39,10 @@ _STATEMENT = re.compile(
     r"^[ \t]*(?:(?:import|option|let|default|block|net|solver|spark|replace|drop|set)\b(?!\s*[=:,)])"
     r"|(?:[A-Za-z_]\w*|`[^`\n]+`)(?:\s*,\s*(?:[A-Za-z_]\w*|`[^`\n]+`))*\s*(?::|->))",
     re.MULTILINE,
+)
+# A name alone on its line, or with others: a statement that somebody has begun to write.
+_BEGUN = re.compile(
+    r"[ \t]*(?:[A-Za-z_]\w*|`[^`\n]*`?)(?:[ \t]*,[ \t]*(?:[A-Za-z_]\w*|`[^`\n]+`))*[ \t]*,?[ \t]*(?:\n|$)"
 )
 _TERMINALS = {
     "NAME": "a name",
@@ -70,24 +74,28 @@ class _IssueError(GrammarError):  # a GrammarError is what lark passes through a
         self.code, self.message, self.span, self.label = code, message, span, label
 
 
-def parse(source: Source, diagnostics: Diagnostics) -> ast.File:
-    """The tree of a file. Statements with a syntax error are reported and left out of it."""
+def parse(source: Source, diagnostics: Diagnostics, text: str | None = None) -> ast.File:
+    """The tree of a file. Statements with a syntax error are reported and left out of it.
+
+    `text` is the source's with parts blanked out that the caller has the nodes of; they are not in the tree either.
+    """
+    text = source.text if text is None else text
     everything = Span(source, 0, len(source.text))
     if len(source.text) > MAX_CHARACTERS:
         diagnostics.error("S004", f"{source.name} has more than {MAX_CHARACTERS:,} characters")
         return ast.File(everything, (), frozenset())
     diagnostics.budget.characters += len(source.text)
-    too_deep = _first_too_deep(source)
+    too_deep = _first_too_deep(source, text)
     if too_deep is not None:
         diagnostics.error("S003", f"nested more than {MAX_NESTING} levels deep", too_deep, "one bracket too many")
         return ast.File(everything, (), frozenset())
-    text = source.text
     broken: set[str] = set()
     skipped: list[tuple[int, int]] = []
     for _ in range(MAX_ERRORS):
         try:
             items = _items(text, source)
-            return ast.File(everything, items, frozenset(broken))
+            gone = tuple(Span(source, begin, end) for begin, end in skipped)
+            return ast.File(everything, items, frozenset(broken), gone)
         except _IssueError as issue:
             at = issue.span.start
             diagnostics.error(issue.code, issue.message, issue.span, issue.label)
@@ -105,11 +113,11 @@ def parse(source: Source, diagnostics: Diagnostics) -> ast.File:
 # Recovery
 
 
-def _first_too_deep(source: Source) -> Span | None:
+def _first_too_deep(source: Source, text: str) -> Span | None:
     """The bracket, or the sign, that nests deeper than MAX_NESTING: the passes after this one recurse."""
     depth = signs = 0
     end_of_signs = -1
-    for match in _SCAN.finditer(source.text):
+    for match in SCAN.finditer(text):
         if match.lastgroup == "open":
             depth += 1
         elif match.lastgroup == "close":
@@ -131,14 +139,17 @@ def _statement_around(text: str, at: int, skipped: Sequence[tuple[int, int]]) ->
     opened = _open_brackets(text, at)
     if opened and text[opened[-1]] in "([" and _begins_statement(text, at):
         return max((start for start in starts if start <= opened[-1]), default=0), at
-    begin = max((start for start in starts if start <= at), default=0)
+    begun = _line_begun(text, at)
+    if begun and begun[0] < at < len(text) and text[at] == "}":
+        return begun[0], at
+    begin = max((start for start in [*starts, *begun] if start <= at), default=0)
     begin = max([begin, *(brace + 1 for brace in opened if text[brace] == "{")])
     for first, last in skipped:
         if first <= at and not text[last:at].strip():  # what is left of a statement: all of it goes
             begin = max((start for start in starts if start < first), default=0)
     end = min((start for start in starts if start > at), default=len(text))
     depth = 0
-    for match in _SCAN.finditer(text, begin):
+    for match in SCAN.finditer(text, begin):
         bracket = match.group()
         if depth == 0 and match.start() >= end:
             break
@@ -157,6 +168,18 @@ def _statement_around(text: str, at: int, skipped: Sequence[tuple[int, int]]) ->
     return begin, max(len(text) if depth else end, at + 1)
 
 
+def _line_begun(text: str, at: int) -> list[int]:
+    """Where the statement begins of which only names are written yet, if the error at `at` comes from such a one."""
+    own = text.rfind("\n", 0, at) + 1
+    before = text.rfind("\n", 0, len(text[:own].rstrip())) + 1
+    for start in (own, before):
+        match = _BEGUN.match(text, start)
+        inside = any(text[bracket] in "([" for bracket in _open_brackets(text, start))
+        if match and not inside and not text[match.end() : at].strip():
+            return [start]
+    return []
+
+
 def _begins_statement(text: str, at: int) -> bool:
     line = text.rfind("\n", 0, at) + 1
     return not text[line:at].strip() and _STATEMENT.match(text, line) is not None
@@ -165,7 +188,7 @@ def _begins_statement(text: str, at: int) -> bool:
 def _open_brackets(text: str, at: int) -> list[int]:
     """Where the brackets are that are open at `at`, the innermost last."""
     stack = []
-    for match in _SCAN.finditer(text, 0, at):
+    for match in SCAN.finditer(text, 0, at):
         if match.lastgroup == "open":
             stack.append(match.start())
         elif match.lastgroup == "close" and stack:
@@ -413,7 +436,8 @@ class _Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
 
     def for_(self, meta: Any, children: list[Any]) -> ast.For:
         names, values, body = children
-        return ast.For(self._span(meta), tuple(str(name) for name in names), values, body)
+        spans = tuple(self._at(name) for name in names)
+        return ast.For(self._span(meta), tuple(str(name) for name in names), values, body, spans)
 
     def if_(self, meta: Any, children: list[Any]) -> ast.If:
         return ast.If(self._span(meta), *children)
@@ -586,7 +610,7 @@ class _Builder(Transformer_NonRecursive):  # type: ignore[type-arg]
 def _closing_brace(text: str, begin: int) -> int | None:
     """Where the brace at `begin` closes, strings left alone."""
     depth = 0
-    for match in _SCAN.finditer(text, begin):
+    for match in SCAN.finditer(text, begin):
         if match.group() == "{":
             depth += 1
         elif match.group() == "}":

@@ -39,10 +39,15 @@ def read(path: pathlib.Path, diagnostics: Diagnostics, named: Span | None = None
     data = read_bytes(path, diagnostics, named)
     written = decode(data)
     if written is not None:
-        source = Source(str(path), written)
-        file = parse_text(source, _kind(written), diagnostics)
-    else:
-        file = CaffeFile(_parse_binary(path, data, diagnostics), Source(str(path), ""))
+        return read_text(Source(str(path), written), path, diagnostics)
+    file = CaffeFile(_parse_binary(path, data, diagnostics), Source(str(path), ""))
+    upgrade(file.message, path, diagnostics)
+    return file
+
+
+def read_text(source: Source, path: pathlib.Path, diagnostics: Diagnostics) -> CaffeFile[Message]:
+    """As read, of a text that is at hand; `path` is what messages about old syntax call it."""
+    file = parse_text(source, kind_of(source.text), diagnostics)
     upgrade(file.message, path, diagnostics)
     return file
 
@@ -80,7 +85,7 @@ def decode(data: bytes) -> str | None:
         return None
 
 
-def _kind(written: str) -> type[Message]:
+def kind_of(written: str) -> type[Message]:
     """SolverParameter where a solver's own field stands first, else NetParameter."""
     depth = 0
     net, solver = caffe_pb2.NetParameter.DESCRIPTOR, caffe_pb2.SolverParameter.DESCRIPTOR

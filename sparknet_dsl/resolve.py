@@ -63,6 +63,7 @@ class Program:
     solvers: list[tuple[ast.Solver, Scope]] = field(default_factory=list)
     sparks: list[tuple[ast.Spark, Scope]] = field(default_factory=list)
     blocks: dict[str, BlockDefinition] = field(default_factory=dict)
+    modules: Mapping[str, Mapping[str, BlockDefinition]] = field(default_factory=dict)
     broken: frozenset[str] = frozenset()
 
 
@@ -128,6 +129,7 @@ def resolve(
         except Failed:
             if isinstance(item, ast.Let | ast.Option):
                 scope = scope.with_value(item.name, Value(item.name_span, Unknown()))
+    program.modules = scope.modules
     for name in defines:
         if name not in options and name not in tree.broken:
             near = did_you_mean(closest(name, options))

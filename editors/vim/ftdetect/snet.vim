@@ -1,0 +1,2 @@
+autocmd BufRead,BufNewFile *.snet setfiletype snet
+autocmd BufRead,BufNewFile *.prototxt setfiletype prototxt

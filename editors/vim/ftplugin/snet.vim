@@ -1,0 +1,2 @@
+setlocal commentstring=#\ %s comments=:# expandtab shiftwidth=2
+setlocal formatprg=sparknet-fmt\ -
