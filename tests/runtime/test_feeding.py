@@ -190,3 +190,14 @@ def test_the_sum_of_encoded_images(tmp_path):
     assert rows == 3
     with pytest.raises(DataError, match="the images of `image` differ in size, so they have no mean image: resize"):
         column_sum(encoded_shard(tmp_path, IMAGES), 0, "image")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int16", "float16"])
+def test_columns_of_any_type_are_transformed(tmp_path, dtype):
+    values = np.arange(48).reshape(4, 3, 2, 2).astype(dtype)
+    columns = (Column("image", dtype, (3, 2, 2)), Column("label", "int32", ()))
+    chunk = {"image": values, "label": np.arange(4, dtype=np.int32)}
+    rows = shard("typed", dtype, columns, lambda bad: iter([chunk]), tmp_path)
+    net = input_net(4, 3, 2, 2)
+    batches(net, rows, in_turn(0, 4, 4), "scale: 0.5").feed(0)
+    np.testing.assert_array_equal(net.blobs["data"].data, values.astype(np.float32) / 2)
