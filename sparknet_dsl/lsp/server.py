@@ -63,8 +63,14 @@ class Server(LanguageServer):
 
     async def _publish(self, uri: str, quiet: float) -> None:
         await asyncio.sleep(quiet)
-        version = self.workspace.get_text_document(uri).version
-        found = diagnose.diagnostics(await self.document(uri), uri)
+        try:
+            version = self.workspace.get_text_document(uri).version
+            found = diagnose.diagnostics(await self.document(uri), uri)
+        except Exception as error:
+            # A task's exception would be heard by nobody.
+            text = f"sparknet-lsp cannot look at {uri}: {type(error).__name__}: {error}"
+            self.window_show_message(types.ShowMessageParams(types.MessageType.Error, text))
+            raise
         self.text_document_publish_diagnostics(types.PublishDiagnosticsParams(uri, found, version))
 
 

@@ -16,7 +16,7 @@ class Editor:
 
     def __init__(self, encodings: tuple[str, ...] = ("utf-16",)) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "sparknet_dsl.lsp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-P", "-m", "sparknet_dsl.lsp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self.received: queue.Queue[dict[str, Any] | None] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -86,6 +86,7 @@ class Editor:
         while True:
             message = self.received.get(timeout=TIMEOUT)
             assert message is not None, "the server has ended"
+            assert message.get("method") != "window/showMessage", message["params"]["message"]
             if message.get("method") == "textDocument/publishDiagnostics":
                 params = message["params"]
                 if params["uri"] == self.uri and params.get("version") == self.version:

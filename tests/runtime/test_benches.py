@@ -1,4 +1,4 @@
-"""bench/to_accuracy.py and bench/long_run.py on small data: both sides learn the same, what is counted adds up."""
+"""Benches on small data: both sides learn the same, what is counted adds up."""
 
 import json
 import pathlib
@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from bench_modules import BENCH
+from bench_modules import BENCH, bench_module
+from source_files import coded, noise, write_tar
 
 DIGITS = BENCH.parent / "models" / "digits.snet"
 
@@ -61,3 +62,22 @@ def test_workers_hold_less_than_their_part(tmp_path: pathlib.Path) -> None:
     assert 10e6 < found["peak_allocated"] < found["limit"]
     assert "workers limited to 1.00 GB each: training after" in said
     assert list(tmp_path.iterdir()) == [report]
+
+
+def test_imagenet_feeding_measures_each_way(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("PIL")
+    bench = bench_module("imagenet_feeding")
+    (tmp_path / "tars").mkdir()
+    names = [f"{number}.jpg" for number in range(bench.BATCH)]
+    files = dict(zip(names, (coded(image, ".jpg") for image in noise(bench.BATCH, (3, 30, 40))), strict=True))
+    write_tar(tmp_path / "tars" / "train.0.tar", files)
+    (tmp_path / "tars" / "train.txt").write_text("".join(f"{name} 3\n" for name in names))
+    (tmp_path / "kept").mkdir()
+    rates = bench.measure(tmp_path / "tars", tmp_path / "kept", 1, 1, 1)
+    assert [name for name in rates if "DataLoader" not in name] == [
+        "caffe: first pass",
+        "caffe: later passes",
+        "augmented: each pass",
+    ]
+    assert len(rates) == 7 and all(len(found) == 1 and found[0] > 0 for found in rates.values())

@@ -106,7 +106,7 @@ def test_vectors_and_arrays(session):
         (lambda frame: DataFrame(frame, ["name"]), r"`name` can feed no net: it holds strings.*classes=name:cat\|dog"),
         (lambda frame: DataFrame(frame, size="3"), "has no option size; there are resize"),
         (lambda frame: DataFrame(frame.where("label > 5")), "the DataFrame has no rows"),
-        (lambda frame: DataFrame(frame, shape="image:7x5"), "its rows have 36 values, and shape=image:7x5 is 35"),
+        (lambda frame: DataFrame(frame, shape="image:7x5"), "its rows have 36 values, and shape=image:7×5 is 35"),
     ],
 )
 def test_what_a_dataframe_lacks_is_one_clear_error(frame, make, message):
