@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import threading
+import urllib.request
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -32,6 +33,10 @@ class Server:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+        # Moto's buckets are the process's, not the server's.
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")).close()
+        self.asked.clear()
+        self.unsigned = 0
 
     def close(self) -> None:
         self._server.shutdown()

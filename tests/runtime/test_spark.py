@@ -50,15 +50,25 @@ def numbers(shard, partition, *arguments):
     return shard.columns["number"].tolist(), partition, *arguments
 
 
-def broadcasts_left(context) -> list[str]:
-    """Files of Python's broadcasts; and a word where Java holds more for them than its few bytes for each stage."""
-    files = [str(path) for path in pathlib.Path(context._temp_dir).iterdir()]
-    status = context._jsc.sc().getExecutorMemoryStatus().iterator()
-    used = 0
-    while status.hasNext():
-        memory = status.next()._2()
-        used += memory._1() - memory._2()
-    return [*files, *(["blocks in memory"] if used > 5_000_000 else [])]
+@pytest.fixture
+def left(spark):
+    """Gives what was left since: files of Python's broadcasts; a word where Java holds more than bytes for them."""
+    folder = pathlib.Path(spark.context._temp_dir)
+
+    def used():
+        status = spark.context._jsc.sc().getExecutorMemoryStatus().iterator()
+        total = 0
+        while status.hasNext():
+            memory = status.next()._2()
+            total += memory._1() - memory._2()
+        return total
+
+    # Of other tests of this Spark.
+    files, size = set(folder.iterdir()), used()
+    return lambda: [
+        *map(str, set(folder.iterdir()) - files),
+        *(["blocks in memory"] if used() > size + 5_000_000 else []),
+    ]
 
 
 def test_results_come_in_the_partitions_order(cluster, rows):
@@ -98,7 +108,7 @@ def test_shards_lie_in_sparks_directory_and_go_with_the_run(spark, tmp_path):
     assert not pathlib.Path(mine[0]).exists()
 
 
-def test_an_error_of_ours_comes_back_as_it_is_from_a_single_attempt(cluster, rows, tmp_path):
+def test_an_error_of_ours_comes_back_as_it_is_from_a_single_attempt(cluster, rows, left, tmp_path):
     def fail(shard, partition, values):
         with (tmp_path / "attempts").open("a") as file:
             file.write(f"{partition}\n")
@@ -108,10 +118,10 @@ def test_an_error_of_ours_comes_back_as_it_is_from_a_single_attempt(cluster, row
     with pytest.raises(LayerError, match=r"layer `conv1` \(Convolution\): no such kernel"):
         cluster.each(rows, fail, np.zeros(10))
     assert sorted((tmp_path / "attempts").read_text().split()) == ["0", "1", "2"]
-    assert broadcasts_left(cluster.context) == []
+    assert left() == []
 
 
-def test_any_other_error_is_one_line_about_the_cluster(cluster, rows):
+def test_any_other_error_is_one_line_about_the_cluster(cluster, rows, left):
     def fail(shard, partition, values):
         raise ZeroDivisionError("a bug")
 
@@ -119,7 +129,7 @@ def test_any_other_error_is_one_line_about_the_cluster(cluster, rows):
         cluster.each(rows, fail, np.zeros(10))
     assert "ZeroDivisionError: a bug" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert broadcasts_left(cluster.context) == []
+    assert left() == []
 
 
 def test_a_lost_process_is_replaced_and_the_result_is_the_same(cluster, rows, tmp_path):
@@ -144,10 +154,10 @@ def test_processes_and_what_they_keep_live_on(cluster, rows):
     assert before & after
 
 
-def test_no_broadcast_is_left(cluster, rows):
+def test_no_broadcast_is_left(cluster, rows, left):
     for _ in range(10):
         cluster.each(rows, numbers, np.zeros(250_000), Own([np.zeros(250_000)] * 3))
-    assert broadcasts_left(cluster.context) == []
+    assert left() == []
 
 
 def test_more_workers_than_slots(spark):
