@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from s3_server import KEY, SECRET, Server, s3_server
+from source_files import coded, noise, parts_of, write_tar
 
 from sparknet_dsl.errors import DataError
 from sparknet_dsl.runtime.data import BadRecords, open_source
@@ -76,6 +77,23 @@ def test_reading_goes_on_where_the_store_fails_at_first(server, tmp_path, how):
     server.fail, server.how = 1, how
     assert sum(len(chunk["label"]) for chunk in source.read(0, 1, BadRecords())) == 400
     assert server.fail == 0
+
+
+def test_imagenets_tars_are_read_from_the_store(server, tmp_path):
+    images = [coded(image) for image in noise(12)]
+    tars = [
+        write_tar(tmp_path / f"train.{n}.tar", {f"{i}.png": images[i] for i in range(4 * n, 4 * n + 4)})
+        for n in range(3)
+    ]
+    (tmp_path / "train.txt").write_text("".join(f"{i}.png {i % 5}\n" for i in range(12)))
+    server.put("bucket", [*tars, tmp_path / "train.txt"], "imagenet/")
+    source = open_source("imagenet:s3://bucket/imagenet", "TRAIN")
+    server.fail = 1
+    parts = parts_of(source, 2)
+    assert server.fail == 0 and server.unsigned == 0
+    read = {image: label for part in parts for image, label in zip(part["image"], part["label"], strict=True)}
+    assert read == {image: i % 5 for i, image in enumerate(images)}
+    assert [len(part["label"]) for part in parts] == [6, 6]
 
 
 def test_workers_read_the_store_and_nobody_shows_a_key(server, tmp_path):
