@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .cli import CONTEXT, VERSION
+from .cli import CONTEXT, VERSION, bad_records_option
 
 
 def _size(context: click.Context, parameter: click.Parameter, given: str | None) -> tuple[int, int] | None:
@@ -32,13 +32,6 @@ phase_option = click.option(
     show_default=True,
     callback=_upper,
     help="Which rows of sources that have both: mnist:, cifar10:, cifar100:, digits:.",
-)
-bad_option = click.option(
-    "--bad-records",
-    type=click.Choice(["fail", "skip"]),
-    default="fail",
-    show_default=True,
-    help="What becomes of records that cannot be read: skip counts them, and tells of the first ten.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 force_option = click.option("--force", is_flag=True, help="Replace what is there already.")
@@ -148,7 +141,7 @@ def get_command(name: str, folder: str | None, url: str | None) -> None:
 @click.option("--shuffle", is_flag=True, help="Write the rows in a random order, which follows from --seed.")
 @seed_option
 @phase_option
-@bad_option
+@bad_records_option
 @force_option
 def convert_command(source: str, to: str, per_file: int | None, **options: Any) -> None:
     """Write the rows of SRC in another format.
@@ -197,7 +190,7 @@ def convert_command(source: str, to: str, per_file: int | None, **options: Any) 
 @_files_option
 @seed_option
 @phase_option
-@bad_option
+@bad_records_option
 @force_option
 def split_command(source: str, to: str, parts: str, by_class: bool, per_file: int | None, **options: Any) -> None:
     """Split the rows of SRC at random into several data sets.
@@ -230,7 +223,7 @@ def split_command(source: str, to: str, parts: str, by_class: bool, per_file: in
 @click.option("--workers", type=click.IntRange(min=1), help="On Spark, with that many workers.  [default: here]")
 @click.option("--master", metavar="URL", help="Spark's master.  [default: local[WORKERS]]")
 @phase_option
-@bad_option
+@bad_records_option
 @json_option
 def mean_command(source: str, output: str | None, as_json: bool, **options: Any) -> None:
     """The mean image of SRC, as Caffe's compute_image_mean computes it, and the mean of each channel.
@@ -270,7 +263,7 @@ def mean_command(source: str, output: str | None, as_json: bool, **options: Any)
 @click.option("--order", type=click.Choice(["shuffled", "sorted"]), default="shuffled", show_default=True)
 @seed_option
 @click.option("--phase", type=click.Choice(["train", "test"]), default="train", help="Tars are train.* or val.*.")
-@bad_option
+@bad_records_option
 @force_option
 def shards_command(source: str, to: str, **options: Any) -> None:
     """Pack images, in a folder for each class, into tars as SparkNet reads ImageNet from.
@@ -301,7 +294,7 @@ def shards_command(source: str, to: str, **options: Any) -> None:
 @click.option("-o", "--output", "sheet", metavar="FILE", help="Write a contact sheet there, a PNG.")
 @click.option("--count", type=click.IntRange(min=1), default=64, show_default=True, help="Images in it.")
 @phase_option
-@bad_option
+@bad_records_option
 @json_option
 def show_command(source: str, sheet: str | None, count: int, phase: Any, bad_records: Any, as_json: bool) -> None:
     """Show what there is in SRC: rows, classes, shapes, ranges of values, and some of the images.

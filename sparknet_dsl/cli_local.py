@@ -217,13 +217,7 @@ def test_command(model: str, **options: Any) -> None:
 @click.option("--batch", type=click.INT, default=64, show_default=True, help="Rows of a pass.")
 @click.option("--threads", type=click.INT, help="Threads of the engine.  [default: all cores]")
 @precision_option
-@click.option(
-    "--bad-records",
-    type=click.Choice(["skip", "fail"]),
-    default="fail",
-    show_default=True,
-    help="What becomes of records that cannot be read.",
-)
+@bad_records_option
 @click.option("--conf", multiple=True, metavar="KEY=VALUE", help="A setting of Spark's own; repeatable.")
 @click.option("--ship-env", metavar="FILE", help="Send executors this environment, as sparknet-run does.")
 @define_option
