@@ -21,6 +21,7 @@ from .average import Array, mean
 from .batches import derive
 from .cores import pin
 from .data import BadRecords
+from .data.encoded import in_threads
 from .feeding import Batches, Feed, once, shuffled
 from .shards import Shard
 
@@ -190,8 +191,8 @@ def column_sum(shard: Shard, partition: int, column: str) -> tuple[npt.NDArray[n
 
 def _encoded_sum(shard: Shard, column: str) -> npt.NDArray[np.float64]:
     total: npt.NDArray[np.float64] | None = None
-    for row in range(shard.rows):
-        pixels = decode(shard.encoded[column][row])
+    images = shard.encoded[column]
+    for _, pixels in in_threads(lambda row: decode(images[row]), range(shard.rows)):
         if total is None:
             total = np.zeros(pixels.shape, np.float64)
         elif pixels.shape != total.shape:
