@@ -75,6 +75,20 @@ bool same_layout(const LayoutPtr& a, const LayoutPtr& b) {
   return a == b || a->desc == b->desc;
 }
 
+std::optional<int64_t> begin_within(const dnnl::memory::desc& whole, const dnnl::memory::desc& part,
+                                    const dnnl::memory::dims& offset) {
+  const auto inside = whole.submemory_desc(part.get_dims(), offset, true);
+  if (!inside || inside.get_inner_blks() != part.get_inner_blks() || inside.get_inner_idxs() != part.get_inner_idxs() ||
+      inside.get_padded_dims() != part.get_padded_dims()) {
+    return std::nullopt;
+  }
+  const dnnl::memory::dims there = inside.get_strides(), alone = part.get_strides(), dims = part.get_dims();
+  for (size_t axis = 0; axis < dims.size(); ++axis) {
+    if (dims[axis] > 1 && there[axis] != alone[axis]) return std::nullopt;
+  }
+  return inside.get_submemory_offset();
+}
+
 int64_t layout_count(const Layout& layout) { return static_cast<int64_t>(layout.desc.get_size() / sizeof(float)); }
 
 std::string layout_name(const LayoutPtr& layout) {

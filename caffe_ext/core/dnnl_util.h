@@ -4,6 +4,7 @@
 
 #include <dnnl.hpp>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 
 #include "core/tensor.h"
@@ -33,6 +34,9 @@ dnnl::memory::desc native_desc(const Tensor& tensor);
 // Null where `desc` is row-major for its dims.
 LayoutPtr layout_of(const dnnl::memory::desc& desc);
 bool same_layout(const LayoutPtr& a, const LayoutPtr& b);
+// Where the part of `whole` that begins at `offset` lies in one piece, and there as `part` says: the floats before it.
+std::optional<int64_t> begin_within(const dnnl::memory::desc& whole, const dnnl::memory::desc& part,
+                                    const dnnl::memory::dims& offset);
 // Floats that the layout takes, padding included.
 int64_t layout_count(const Layout& layout);
 

@@ -97,7 +97,7 @@ class Storage {
   }
 
   void drop() {
-    if (pins > 0 || placed_) return;
+    if (visible()) return;
     clear();
     dropped = true;
   }
@@ -144,8 +144,8 @@ class Storage {
   }
 
   float* overwrite() {
-    float* values = own_plain();
     release_blocked();
+    float* values = own_plain(true);
     plain_valid = true;
     changed();
     return values;
@@ -172,8 +172,8 @@ class Storage {
 
   float* overwrite_as(const LayoutPtr& layout, bool pads) {
     if (!layout) return overwrite();
-    float* values = own_blocked(layout, pads);
     release_plain();
+    float* values = own_blocked(layout, pads, true);
     blocked_valid = true;
     changed();
     return values;
@@ -182,8 +182,7 @@ class Storage {
   // Has the values of `other` from here on; both use the same memory until one of them is written to.
   void copy(Storage& other) {
     if (&other == this) return;
-    const bool visible = pins > 0 || placed_;  // from outside, where the memory is
-    if (visible || other.pins > 0 || other.placed_) {
+    if (visible() || other.visible()) {
       const float* from = other.read();
       std::memcpy(overwrite(), from, floats_ * sizeof(float));
       return;
@@ -195,6 +194,39 @@ class Storage {
     layout_ = other.blocked_valid ? other.layout_ : nullptr;
     blocked_valid = other.blocked_valid;
     changed();
+  }
+
+  bool adopt(std::shared_ptr<float> memory, const LayoutPtr& layout) {
+    if (visible()) return false;
+    release_plain();
+    release_blocked();
+    if (layout) {
+      blocked_ = std::move(memory);
+      layout_ = layout;
+      blocked_valid = true;
+    } else {
+      plain_ = std::move(memory);
+      plain_capacity_ = floats_;
+      plain_valid = true;
+    }
+    changed();
+    return true;
+  }
+
+  std::shared_ptr<float> share_as(const LayoutPtr& layout) {
+    if (visible()) return nullptr;
+    read_as(layout);
+    return layout ? blocked_ : plain_;
+  }
+
+  void prefer(const std::optional<Place>& place) {
+    preferred_ = place;
+    if (parts_) parts_->lie_in(place);
+  }
+
+  void consist_of(std::shared_ptr<Parts> parts) {
+    parts_ = std::move(parts);
+    if (parts_) parts_->lie_in(preferred_);
   }
 
   LayoutPtr layout() const { return blocked_valid ? layout_ : nullptr; }
@@ -226,8 +258,11 @@ class Storage {
   }
 
  private:
+  // From outside, where the memory is.
+  bool visible() const { return pins > 0 || placed_; }
+
   // Views from outside hold the memory, too, but they pin it.
-  bool plain_is_shared() const { return pins == 0 && !placed_ && plain_.use_count() > 1; }
+  bool plain_is_shared() const { return !visible() && in_use_elsewhere(plain_); }
 
   void changed() {
     dropped = false;
@@ -236,7 +271,7 @@ class Storage {
 
   void release_plain() {
     plain_valid = false;
-    if (pins > 0 || placed_) return;
+    if (visible()) return;
     plain_.reset();
     plain_capacity_ = 0;
   }
@@ -247,21 +282,27 @@ class Storage {
     layout_.reset();
   }
 
-  // Memory that can be written to; what it holds is undefined where it was shared, or too small.
-  float* own_plain() {
+  std::shared_ptr<float> allocate_preferred(int64_t floats) const {
+    std::shared_ptr<float> memory = preferred_ ? preferred_->take(floats) : nullptr;
+    return memory ? memory : allocate(floats);
+  }
+
+  // Memory that can be written to; what it holds is undefined where it was shared, or too small. `anew`: for values
+  // that replace all others, so that those of the preferred place are out of use.
+  float* own_plain(bool anew = false) {
     if (!plain_ || plain_capacity_ < floats_ || plain_is_shared()) {
       plain_.reset();
-      plain_ = allocate(floats_);
+      plain_ = anew ? allocate_preferred(floats_) : allocate(floats_);
       plain_capacity_ = floats_;
     }
     return plain_.get();
   }
 
-  float* own_blocked(const LayoutPtr& layout, bool pads) {
-    if (blocked_ && blocked_.use_count() == 1 && same_layout(layout_, layout)) return blocked_.get();
+  float* own_blocked(const LayoutPtr& layout, bool pads, bool anew = false) {
+    if (blocked_ && !in_use_elsewhere(blocked_) && same_layout(layout_, layout)) return blocked_.get();
     const int64_t floats = layout_count(*layout);
     blocked_.reset();
-    blocked_ = allocate(floats);
+    blocked_ = anew ? allocate_preferred(floats) : allocate(floats);
     layout_ = layout;
     if (floats != floats_ && !pads) std::memset(blocked_.get(), 0, floats * sizeof(float));
     return blocked_.get();
@@ -273,6 +314,8 @@ class Storage {
   int64_t plain_capacity_ = 0;
   std::shared_ptr<float> blocked_;
   LayoutPtr layout_;
+  std::optional<Place> preferred_;
+  std::shared_ptr<Parts> parts_;
 };
 
 Tensor::Tensor() : storage_(std::make_shared<Storage>()) {}
@@ -311,6 +354,15 @@ void Tensor::copy(const Tensor& other) {
   }
   storage_->holding(count_).copy(other.storage_->holding(count_));
 }
+
+bool Tensor::adopt(std::shared_ptr<float> memory, const LayoutPtr& layout) {
+  return storage_->holding(count_).adopt(std::move(memory), layout);
+}
+std::shared_ptr<float> Tensor::share_as(const LayoutPtr& layout) const {
+  return storage_->holding(count_).share_as(layout);
+}
+void Tensor::prefer(const std::optional<Place>& place) { storage_->prefer(place); }
+void Tensor::consist_of(std::shared_ptr<Parts> parts) { storage_->consist_of(std::move(parts)); }
 
 void Tensor::place(std::shared_ptr<float> memory) { storage_->place(std::move(memory)); }
 std::shared_ptr<float> Tensor::memory() {

@@ -7,8 +7,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "core/parts.h"
 
 namespace sparknet {
 
@@ -81,6 +84,15 @@ class Tensor {
   void copy(const Tensor& other);
   // The same for all tensors that share their values, and for no other.
   const void* identity() const { return storage_.get(); }
+  // Takes on the values in `memory`, in `layout`, without a copy; whoever writes first, here or where the memory is in
+  // use besides, gets memory of its own. False, and nothing happens, where the values are pinned or placed.
+  bool adopt(std::shared_ptr<float> memory, const LayoutPtr& layout);
+  // read_as, of memory that others may adopt; null where the values are pinned or placed.
+  std::shared_ptr<float> share_as(const LayoutPtr& layout) const;
+  // Where new memory is to be taken from; none: anywhere.
+  void prefer(const std::optional<Place>& place);
+  // Of which the values are to be the whole; null: of none.
+  void consist_of(std::shared_ptr<Parts> parts);
   // Row-major memory from outside, kept alive by `memory`; values so far are lost.
   void place(std::shared_ptr<float> memory);
 

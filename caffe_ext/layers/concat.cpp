@@ -1,19 +1,25 @@
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/dnnl_util.h"
 #include "core/error.h"
 #include "core/layer.h"
 #include "core/parallel.h"
+#include "core/parts.h"
 
 namespace sparknet {
 
 // Puts its bottoms one after the other along `axis` (in old files: concat_dim). A single bottom is passed on as it is,
 // data and gradient shared, as in Caffe. Bottoms in blocked layouts are joined in those where their channels fill whole
 // blocks.
+//
+// Where each bottom is one piece of the top (all axes before `axis` are 1, as at a batch of 1), nothing is copied: the
+// bottoms are written into the top's memory, and their gradients are read in that of the top's.
 class ConcatLayer : public Layer {
  public:
   using Layer::Layer;
@@ -36,12 +42,16 @@ class ConcatLayer : public Layer {
     if (bottom.size() == 1) {
       top[0]->data.share(bottom[0]->data);
       top[0]->diff.share(bottom[0]->diff);
+    } else {
+      place_bottoms(bottom, *top[0]);
     }
   }
 
   void forward(const Blobs& bottom, const Blobs& top) override {
     if (bottom.size() == 1) return;
-    if (!choose_layouts(bottom, *top[0])) {
+    const bool blocked = choose_layouts(bottom, *top[0]);
+    if (parts_ && adopt_bottoms(bottom, *top[0])) return;
+    if (!blocked) {
       copy_plain(bottom, *top[0]);
       return;
     }
@@ -57,7 +67,7 @@ class ConcatLayer : public Layer {
   bool keeps_top() const override { return false; }
 
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
-    if (bottom.size() == 1) return;
+    if (bottom.size() == 1 || (parts_ && lend_gradient(*top[0], propagate_down, bottom))) return;
     if (!to_) {
       split_plain(*top[0], propagate_down, bottom);
       return;
@@ -118,6 +128,61 @@ class ConcatLayer : public Layer {
                        bottom[i]->name, "` ", difference),
                   static_cast<int>(i));
     }
+  }
+
+  // Has the bottoms written one after the other, where the top is just that.
+  void place_bottoms(const Blobs& bottom, Blob& top) {
+    const bool pieces = count(top.shape(), 0, axis_) == 1 && top.count() > 0;
+    if (!pieces && !parts_) return;
+    std::vector<int64_t> floats;
+    for (const Blob* blob : bottom) floats.push_back(blob->count());
+    parts_ = pieces ? std::make_shared<Parts>(floats) : nullptr;
+    top.data.consist_of(parts_);
+    for (size_t i = 0; i < bottom.size(); ++i) {
+      bottom[i]->data.prefer(pieces ? std::optional<Place>({parts_, i}) : std::nullopt);
+    }
+  }
+
+  // For each bottom its layout in the top and the floats before it there; empty where they do not lie in the top as
+  // they do by themselves.
+  std::vector<std::pair<LayoutPtr, int64_t>> pieces(const Blobs& bottom, const Shape& joined) const {
+    std::vector<std::pair<LayoutPtr, int64_t>> found;
+    const auto whole = to_ ? *to_ : plain_desc(joined);
+    dnnl::memory::dims offset(joined.size(), 0);
+    for (size_t i = 0; i < bottom.size(); ++i) {
+      const auto part = to_ ? from_[i] : plain_desc(bottom[i]->shape());
+      const std::optional<int64_t> begin = begin_within(whole, part, offset);
+      if (!begin) return {};
+      found.emplace_back(layout_of(part), *begin);
+      offset[axis_] += bottom[i]->shape()[axis_];
+    }
+    return found;
+  }
+
+  // Whether the bottoms were written into one memory, which now is the top's.
+  bool adopt_bottoms(const Blobs& bottom, Blob& top) {
+    const auto places = pieces(bottom, top.shape());
+    if (places.empty()) return false;
+    std::vector<const float*> begins;
+    for (size_t i = 0; i < bottom.size(); ++i) {
+      begins.push_back(bottom[i]->data.share_as(places[i].first).get());
+      if (begins.back() != begins.front() + places[i].second) return false;
+    }
+    std::shared_ptr<float> whole = parts_->whole(begins);
+    return whole && top.data.adopt(std::move(whole), to_ ? layout_of(*to_) : nullptr);
+  }
+
+  // Whether the bottoms' gradients are parts of the top's from here on.
+  bool lend_gradient(const Blob& top, const std::vector<bool>& propagate_down, const Blobs& bottom) const {
+    const auto places = pieces(bottom, top.shape());
+    const std::shared_ptr<float> whole = top.diff.share_as(to_ ? layout_of(*to_) : nullptr);
+    if (places.empty() || !whole) return false;
+    for (size_t i = 0; i < bottom.size(); ++i) {
+      if (!propagate_down[i]) continue;
+      const auto& [layout, begin] = places[i];
+      if (!bottom[i]->diff.adopt({whole, whole.get() + begin}, layout)) return false;
+    }
+    return true;
   }
 
   // Whether oneDNN is to join the bottoms, because some of them lie in blocked layouts; sets from_, to_ and join_.
@@ -187,6 +252,7 @@ class ConcatLayer : public Layer {
   std::vector<dnnl::memory::desc> from_;
   std::optional<dnnl::memory::desc> to_;  // none: row-major, copied by hand
   dnnl::primitive join_;
+  std::shared_ptr<Parts> parts_;  // null: the bottoms are no pieces of the top
 };
 
 REGISTER_LAYER(ConcatLayer,

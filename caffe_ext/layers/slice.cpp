@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "core/error.h"
@@ -8,7 +9,8 @@
 namespace sparknet {
 
 // Cuts its bottom along `axis` (in old files: slice_dim) into as many tops: at each `slice_point`, or without any into
-// equal parts. A single top is the bottom itself, data and gradient shared, as in Caffe.
+// equal parts. A single top is the bottom itself, data and gradient shared, as in Caffe. Tops that are one piece of the
+// bottom (all axes before `axis` are 1) are read where they lie in it, and not copied.
 class SliceLayer : public Layer {
  public:
   using Layer::Layer;
@@ -38,7 +40,7 @@ class SliceLayer : public Layer {
   }
 
   void forward(const Blobs& bottom, const Blobs& top) override {
-    if (top.size() == 1) return;
+    if (top.size() == 1 || lend(*bottom[0], top)) return;
     const float* from = bottom[0]->data.read();
     std::vector<float*> to;
     for (Blob* blob : top) to.push_back(blob->data.overwrite());
@@ -58,6 +60,18 @@ class SliceLayer : public Layer {
   }
 
  private:
+  // Whether the tops' values are parts of the bottom's from here on.
+  bool lend(const Blob& bottom, const Blobs& top) const {
+    const std::shared_ptr<float> whole = bottom.data.share_as(nullptr);
+    if (count(bottom.shape(), 0, axis_) != 1 || !whole) return false;
+    int64_t begin = 0;
+    for (Blob* blob : top) {
+      if (!blob->data.adopt({whole, whole.get() + begin}, nullptr)) return false;
+      begin += blob->count();
+    }
+    return true;
+  }
+
   // Where each part ends along the axis.
   std::vector<int64_t> ends_of_parts(const std::vector<int64_t>& points, const Shape& shape, size_t parts) const {
     const int64_t extent = shape[axis_];
