@@ -75,7 +75,7 @@ def timely(
     deadline: float,
     job: Callable[[], T],
 ) -> T:
-    """What `job` gives, which has Spark run a job of as many stages in the job group `group`.
+    """What `job` gives, which has Spark run a job in the job group `group` that ends with these stages.
 
     A thread of `watcher` looks at its tasks. Raises LateTasksError, the job being cancelled, and what `job` raises.
     """
@@ -102,8 +102,9 @@ def _watch(
         # A lost cluster has no records; why it was lost the job itself tells.
         with contextlib.suppress(Py4JError, OSError):
             late, idle = None, False
-            for number, tasks, wanted in _active(context, group):
-                late = late or _late(number, stages[number], tasks, deadline)
+            for number, tasks, wanted in _active(context, group, len(stages)):
+                if number >= 0:
+                    late = late or _late(number, stages[number], tasks, deadline)
                 idle = idle or (len(tasks) < wanted and all(task.done for task in tasks))
             if not idle:
                 busy = time.monotonic()
@@ -122,15 +123,20 @@ class _Task(NamedTuple):
     seconds: float
 
 
-def _active(context: "SparkContext", group: str) -> Iterator[tuple[int, list[_Task], int]]:
-    """The stages of the group's jobs that are at it: number, tasks but for failed ones, and how many it will have."""
+def _active(context: "SparkContext", group: str, count: int) -> Iterator[tuple[int, list[_Task], int]]:
+    """The stages of the group's jobs that are at it: number, tasks but for failed ones, and how many it will have.
+
+    The last `count` of a job are numbered from 0; below are those that compute a DataFrame's rows again, of which
+    nobody knows how long they take.
+    """
     java: Any = context._jsc
     tracker, store = java.statusTracker(), java.sc().statusStore()
     for job in tracker.getJobIdsForGroup(group):
         info = tracker.getJobInfo(job)
         if info is None or str(info.status()) != "RUNNING":
             continue
-        for number, stage in enumerate(sorted(info.stageIds())):
+        ids = sorted(info.stageIds())
+        for number, stage in enumerate(ids, count - len(ids)):
             known = store.lastStageAttempt(stage)
             if str(known.status()) != "ACTIVE":
                 continue

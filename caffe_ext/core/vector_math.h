@@ -15,9 +15,10 @@ inline float bounded_exp(float x) {
   // Written so that NaN passes.
   x = x < -87.0f ? -87.0f : x;
   x = x > 88.0f ? 88.0f : x;
-  // Adding and taking away 1.5 * 2^23 rounds to a whole number.
+  // Adding 1.5 * 2^23 rounds to a whole number, which then stands in the low bits.
   constexpr float kRound = 12582912.0f;
-  const float n = x * 1.44269504f + kRound - kRound;
+  const float rounded = x * 1.44269504f + kRound;
+  const float n = rounded - kRound;
   const float r = x - n * 0.693359375f + n * 2.12194440e-4f;  // x - n ln 2, in two parts
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
@@ -26,7 +27,9 @@ inline float bounded_exp(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  uint32_t bits;
+  std::memcpy(&bits, &rounded, sizeof bits);
+  bits = (bits - 0x4b400000u + 127u) << 23;
   float power;
   std::memcpy(&power, &bits, sizeof power);
   return p * power;
