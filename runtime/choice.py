@@ -81,8 +81,8 @@ class Still(Rule):
         self, shard: Shard, partition: int, shared: Arrays, own: Arrays, round: int, iteration: int, steps: int
     ) -> Turn:
         """Gives the weights as they are."""
-        del shard, partition, round, iteration
-        return Turn(shared, 1.0, own, Figures([0.0] * steps, 0, 0.0))
+        del shard, round, iteration
+        return Turn(shared, 1.0, own, Figures([0.0] * steps, 0, 0.0, partition))
 
 
 class _Clock:

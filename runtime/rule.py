@@ -132,7 +132,7 @@ class Rule:
             # Workers with equally many rows count exactly 1: the plain mean, to the bit.
             weight=rows * self.workers / self.rows if averaging.weighting == "ROWS" else 1.0,
             own=tuple(next_own[name] for name in self.own),
-            figures=Figures(done.losses, done.rows, done.seconds),
+            figures=Figures(done.losses, done.rows, done.seconds, done.partition),
         )
 
     def kept(self, shared: Arrays, own: Arrays) -> Arrays:
