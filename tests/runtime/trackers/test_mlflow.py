@@ -31,7 +31,7 @@ solver (base_lr=0.05, lr_policy="fixed", max_iter=20, random_seed=3, display=10)
 DIVERGES = """
 net Small {
   data, label: RDDData([[16, 1, 8, 8], [16]], source="digits:")
-  data -> ip: InnerProduct(1)
+  data -> ip: InnerProduct(1, bias_term=false)
   ip, label -> loss: EuclideanLoss
 }
 solver (base_lr=1e30, lr_policy="fixed", max_iter=20, random_seed=3)
