@@ -77,6 +77,11 @@ class Still(Rule):
         nothing = Job("", b"", b"", b"", (), (), seed=0, threads=1, send_history=False)
         return cls(nothing, Averaging(momentum="RESET"), workers, workers, 0)
 
+    def title(self, round: int, steps: Sequence[int]) -> str:
+        """What is done here."""
+        del round, steps
+        return "measuring an average"
+
     def train(
         self, shard: Shard, partition: int, shared: Arrays, own: Arrays, round: int, iteration: int, steps: int
     ) -> Turn:

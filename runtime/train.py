@@ -207,7 +207,9 @@ class _Loop:
         started, state = time.perf_counter(), self.state
         checkpoint.put(self.solver, state)
         params = {layer: [blob.data.copy() for blob in blobs] for layer, blobs in self.solver.net.params.items()}
-        job = self.testing.enter_context(self.cluster.begin(self.tests, worker.test, self.job, params))
+        job = self.testing.enter_context(
+            self.cluster.begin(self.tests, worker.test, self.job, params, what=f"test after round {state.round}")
+        )
         # While the workers test.
         self._describe()
         ended: list[float] = []
