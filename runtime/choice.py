@@ -80,7 +80,7 @@ class Still(Rule):
     def title(self, round: int, steps: Sequence[int]) -> str:
         """What is done here."""
         del round, steps
-        return "measuring an average"
+        return "measuring"
 
     def train(
         self, shard: Shard, partition: int, shared: Arrays, own: Arrays, round: int, iteration: int, steps: int
