@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -184,6 +185,14 @@ exec sleep 60
 """
 
 
+def wait_for_lines(path: pathlib.Path, number: int) -> list[str]:
+    until = time.monotonic() + 30
+    while not path.exists() or len(path.read_text().splitlines()) < number:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return path.read_text().splitlines()
+
+
 @pytest.mark.parametrize("host", ["localhost", "host0"])
 def test_a_cluster_starts_and_ends(host: str, module: Any, tmp_path: pathlib.Path) -> None:
     """With a `spark-class` that only waits, and an `ssh` that stays here: what is started, and whether it is ended."""
@@ -220,16 +229,18 @@ def test_a_cluster_starts_and_ends(host: str, module: Any, tmp_path: pathlib.Pat
         processes = [int((tmp_path / "a folder" / f"{name}.pid").read_text()) for name in names]
         assert [line.split(" runs on ")[0] for line in cluster("status")] == names
         assert [line.split(" runs already ")[0] for line in cluster("start")[:-1]] == names
+        started = wait_for_lines(tmp_path / "started", 3)
     finally:
         cluster("stop")
     assert all(" does not run on " in line for line in cluster("status"))
-    assert not any(pathlib.Path(f"/proc/{process}").exists() for process in processes)
-    started = (tmp_path / "started").read_text().splitlines()
+    for process in processes:
+        state = pathlib.Path(f"/proc/{process}/stat")
+        assert not state.exists() or state.read_text().split(") ")[1][0] == "Z"
     assert sorted(started) == [
         f"org.apache.spark.deploy.master.Master --host {host} --port 7077",
         *(
-            f"org.apache.spark.deploy.worker.Worker --cores 4 --memory 2g --work-dir {tmp_path}/a folder/worker{number} "
-            f"spark://{host}:7077"
+            "org.apache.spark.deploy.worker.Worker --cores 4 --memory 2g "
+            f"--work-dir {tmp_path}/a folder/worker{number} spark://{host}:7077"
             for number in (0, 1)
         ),
     ]

@@ -62,7 +62,7 @@ file=$1/$2.pid
 process=$(cat "$file")
 kill "$process" 2>/dev/null || true
 for _ in $(seq 100); do
-  kill -0 "$process" 2>/dev/null || break
+  case $(ps -o stat= -p "$process") in '' | Z*) break ;; esac
   sleep 0.1
 done
 kill -9 "$process" 2>/dev/null || true

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import sparknet_dsl
+from sparknet_dsl.runtime import Trainer
 from sparknet_dsl.runtime.events import End, Layers, LayerStats, Round, Spread, Test, Worker
+from sparknet_dsl.runtime.spark import Cluster
 from sparknet_dsl.runtime.trackers import TensorBoard
 from sparknet_dsl.runtime.train_command import main
 
@@ -149,6 +151,25 @@ def test_training_writes_them(tmp_path: pathlib.Path, monkeypatch: pytest.Monkey
     assert steps == [0, 10, 20]
     tags = {value.tag for event in events for value in event.summary.value}
     assert {"test/accuracy", "weights/conv/0", "weights/ip/1", "gradients/ip/0"} <= tags
+
+
+def test_a_trainer_has_them_written_by_a_callback(spark: Cluster, tmp_path: pathlib.Path) -> None:
+    board = TensorBoard(tmp_path / "board")
+    trainer = Trainer(
+        sparknet_dsl.compile_text(NET + "spark (tau=10, workers=2)"),
+        spark.context,
+        callbacks=[board],
+        show=False,
+        snapshot_dir=str(tmp_path / "snapshots"),
+    )
+    trainer.fit()
+    events = list(records(tmp_path / "board"))
+    rounds = [event for event in trainer.history if isinstance(event, Round)]
+    values = [(event.step, value) for event in events for value in event.summary.value]
+    losses = [(step, value.simple_value) for step, value in values if value.tag == "train/loss"]
+    assert losses == [(event.iteration, pytest.approx(event.loss)) for event in rounds]
+    seconds = [value.simple_value for _, value in values if value.tag == "workers/1/seconds"]
+    assert seconds == [pytest.approx(event.each[1].seconds) for event in rounds]
 
 
 def test_a_folder_that_cannot_be_written_is_told_of_once(
