@@ -44,10 +44,13 @@ def spread(values: Array) -> Spread:
     some = [piece for piece in pieces if piece.size]
     low = min((float(piece.min()) for piece in some), default=0.0)
     high = max((float(piece.max()) for piece in some), default=0.0)
-    edges = np.histogram_bin_edges([low, high], BINS)
+    # Around a single value, so far that the edges differ from it.
+    reach = 0.0 if high > low else max(0.5, abs(low) * 1e-6)
+    edges = np.linspace(low - reach, high + reach, BINS + 1)
     counts = np.zeros(BINS, np.int64)
     for piece in some:
-        counts += np.histogram(piece, BINS, (edges[0], edges[-1]))[0]
+        # In single precision the edges of a narrow range are the same number, which numpy refuses.
+        counts += np.histogram(piece.astype(np.float64), BINS, (edges[0], edges[-1]))[0]
     # Float32 has seven digits; more would double the size of a run's events.
     shown = tuple(float(f"{edge:.7g}") for edge in edges)
     return Spread(mean=mean, std=std, min=low, max=high, counts=tuple(counts.tolist()), edges=shown)
