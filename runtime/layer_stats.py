@@ -44,9 +44,11 @@ def spread(values: Array) -> Spread:
     some = [piece for piece in pieces if piece.size]
     low = min((float(piece.min()) for piece in some), default=0.0)
     high = max((float(piece.max()) for piece in some), default=0.0)
-    # Around a single value, so far that the edges differ from it.
-    reach = 0.0 if high > low else max(0.5, abs(low) * 1e-6)
-    edges = np.linspace(low - reach, high + reach, BINS + 1)
+    edges = np.linspace(low, high, BINS + 1)
+    # Seven digits, as shown below, must tell the edges apart.
+    if high - low < 4e-5 * max(abs(low), abs(high)) or low == high:
+        reach = 2e-5 * max(abs(low), abs(high)) or 0.5
+        edges = np.linspace(low - reach, high + reach, BINS + 1)
     counts = np.zeros(BINS, np.int64)
     for piece in some:
         # In single precision the edges of a narrow range are the same number, which numpy refuses.

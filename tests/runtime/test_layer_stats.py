@@ -29,7 +29,9 @@ def test_numbers_that_are_not_finite_are_left_out_of_the_histogram():
     assert (found.min, found.max, sum(found.counts)) == (1, 2, 2)
 
 
-@pytest.mark.parametrize("values", [[], [np.nan], [3.0, 3.0], [-3.4e38, 3.4e38], [0.0, 1e-45]])
+@pytest.mark.parametrize(
+    "values", [[], [np.nan], [3.0, 3.0], [-3.4e38, 3.4e38], [0.0, 1e-45], [1e30], [-3e38, -3e38], [1, 1 + 2**-23]]
+)
 def test_every_array_has_bins(values):
     values = np.array(values, np.float32)
     found = layer_stats.spread(values)
@@ -48,10 +50,3 @@ def test_every_parameter_of_a_net_is_told_of():
     assert all(one.gradient is None for one in plain)
     assert (plain[3].mean, plain[3].std) == (0.25, 0)
     assert all(one.gradient.mean == 2 and one.gradient.std == 0 for one in known)
-
-
-@pytest.mark.parametrize("values", [[1e30], [-3e38, -3e38], [1, np.nextafter(np.float32(1), np.float32(2))]])
-def test_ranges_that_are_narrow_for_their_place_are_counted(values: list[float]) -> None:
-    found = layer_stats.spread(np.array(values, np.float32))
-    assert sum(found.counts) == len(values)
-    assert found.edges[0] <= found.min and found.max <= found.edges[-1] + 1e-6
