@@ -77,4 +77,6 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="digits")
     parser.add_argument("--weights", help="a .caffemodel; without it the net is trained first")
     parser.add_argument("--blob", default="ip1")
-    run(SparkSession.builder.master("local[2]").getOrCreate(), **vars(parser.parse_args()))
+    # Spark's Python processes start in this folder, where a checkout must not hide the installed package.
+    builder = SparkSession.builder.master("local[2]").config("spark.executorEnv.PYTHONSAFEPATH", "1")
+    run(builder.getOrCreate(), **vars(parser.parse_args()))

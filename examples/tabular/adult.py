@@ -49,4 +49,6 @@ if __name__ == "__main__":
     parser.add_argument("path")
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=2)
-    run(SparkSession.builder.master("local[2]").getOrCreate(), **vars(parser.parse_args()))
+    # Spark's Python processes start in this folder, where a checkout must not hide the installed package.
+    builder = SparkSession.builder.master("local[2]").config("spark.executorEnv.PYTHONSAFEPATH", "1")
+    run(builder.getOrCreate(), **vars(parser.parse_args()))
