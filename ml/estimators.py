@@ -79,8 +79,7 @@ class NetEstimator(Estimator[M], TrainingParams, DefaultParamsReadable[Any], Def
         if unknown:
             known = ", ".join(param.name for param in self.params)
             raise UsageError(f"{type(self).__name__} has no Param {unknown[0]}; it has {known}")
-        if "tau" in settings:
-            settings["tau"] = str(settings["tau"])
+        settings |= {name: str(settings[name]) for name in ("tau", "resize") if name in settings}
         return self._set(**settings)
 
 

@@ -11,6 +11,7 @@ from pyspark.sql import Column, DataFrame
 from .. import caffe_ext
 from ..errors import DataError, ModelError, UsageError
 from ..runtime import deploy
+from ..runtime.data.encoded import size_of
 from ..runtime.inference import BATCH, Deployed
 from .params import ClassifierParams, NetParams, PredictionParams
 from .storage import NetReader, NetWriter
@@ -73,12 +74,13 @@ class NetModel(Model, NetParams, MLReadable[Any], MLWritable):
         if batch < 1:
             raise UsageError(f"batchSize {batch}: a whole number from 1 up is wanted")
         self.deployed.check(blobs, batch)
+        size = size_of(self.getResize()) if self.isDefined(self.resize) else None
         tops = list(deploy.inputs(deploy.pruned(self.deployed.message, blobs)))
         if self._sent is None:
             self._sent = NetUdf(self.deployed)
         columns = {top: self.getFeaturesCol() if index == 0 else top for index, top in enumerate(tops)}
         unique = f"{self.uid}_arrays"
-        computed = self._sent.added(dataset, unique, columns, blobs, batch, self.getPrecision())
+        computed = self._sent.added(dataset, unique, columns, blobs, batch, self.getPrecision(), size)
         for column, (blob, function) in made.items():
             computed = computed.withColumn(column, function(computed[f"{unique}.{blobs.index(blob)}"]))
         return computed.drop(unique)

@@ -27,6 +27,7 @@ class NetParams(HasFeaturesCol):
         "outputCols", "columns for the blobs, by default of their names.", TypeConverters.toListString
     )
     precision: "Param[str]" = _param("precision", "what is multiplied in: float32 or bf16.", TypeConverters.toString)
+    resize: "Param[str]" = _param("resize", "N or HxW: what images are resized to.", TypeConverters.toString)
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,6 +44,14 @@ class NetParams(HasFeaturesCol):
     def getBatchSize(self) -> int:
         """Gets the rows of a batch."""
         return self.getOrDefault(self.batchSize)
+
+    def setResize(self, value: int | str) -> Self:
+        """Sets what images are resized to, N or HxW."""
+        return self._set(resize=str(value))
+
+    def getResize(self) -> str:
+        """Gets what images are resized to."""
+        return self.getOrDefault(self.resize)
 
     def setBlobs(self, value: Sequence[str]) -> Self:
         """Sets the blobs to give as columns."""
@@ -203,6 +212,7 @@ class TrainingArguments(TypedDict, total=False):
     blobs: Sequence[str] | None
     outputCols: Sequence[str] | None
     precision: str
+    resize: int | str | None
     verbose: bool
 
 

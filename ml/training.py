@@ -44,7 +44,7 @@ def train(
         if not any(each.code == "S308" for each in error.diagnostics):
             raise
         # It leaves the shape of its rows to its data.
-        model = compiled(params, {"TRAIN": [_row_shape(dataset, params.getFeaturesCol()), ()]})
+        model = compiled(params, {"TRAIN": [_row_shape(dataset, params), ()]})
     solver = adjusted(model, params)
     net = phase_net(model.net, solver, "TRAIN")
     columns = training_columns(dataset, net, params)
@@ -61,7 +61,8 @@ def train(
         precision=params.getPrecision(),
         **settings,
     )
-    result = trainer.fit(dataset.select(*(dataset[f"`{column}`"].alias(top) for top, column in columns.items())))
+    rows = dataset.select(*(dataset[f"`{column}`"].alias(top) for top, column in columns.items()))
+    result = trainer.fit(FrameSource(rows, **_reading(params)))
     weights = result.files[0]
     assert isinstance(weights, pathlib.Path)
     return model, weights
@@ -87,9 +88,15 @@ def adjusted(model: Model, params: TrainingParams) -> caffe_pb2.SolverParameter:
     return solver
 
 
-def _row_shape(dataset: DataFrame, column: str) -> tuple[int, ...]:
+def _reading(params: TrainingParams) -> dict[str, str]:
+    """Options of the source that the DataFrame is."""
+    return {"resize": params.getResize()} if params.isDefined(params.resize) else {}
+
+
+def _row_shape(dataset: DataFrame, params: TrainingParams) -> tuple[int, ...]:
+    column = params.getFeaturesCol()
     check_column(dataset, column)
-    (found,) = FrameSource(dataset.select(f"`{column}`")).columns
+    (found,) = FrameSource(dataset.select(f"`{column}`"), **_reading(params)).columns
     return found.first if found.encoded else found.shape
 
 

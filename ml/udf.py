@@ -41,10 +41,11 @@ class NetUdf:
         blobs: Sequence[str],
         batch: int,
         precision: Any,
+        size: tuple[int, int] | None = None,
     ) -> DataFrame:
         """`dataset` with a column `made` of structs with the fields "0", "1", ...: arrays, the values of `blobs`.
 
-        They are computed from `columns`, by input.
+        They are computed from `columns`, by input; images are resized to `size`, height and width, if any.
         """
         context = _context(dataset)
         if self._broadcast is None or self._broadcast[0] is not context:
@@ -59,7 +60,9 @@ class NetUdf:
             with ThreadPoolExecutor(threads, "decode") as pool:
                 for cells in parts:
                     table = batch_of(dict(zip(names, cells, strict=False)))
-                    values = {top: rows_of(table, kinds, names[i], net.inputs[top], pool) for i, top in enumerate(tops)}
+                    values = {
+                        top: rows_of(table, kinds, names[i], net.inputs[top], size, pool) for i, top in enumerate(tops)
+                    }
                     arrays = net(values, table.num_rows)
                     flat = (arrays[blob].reshape(table.num_rows, -1) for blob in blobs)
                     yield pd.DataFrame({str(index): list(rows) for index, rows in enumerate(flat)})
@@ -128,15 +131,20 @@ def batch_of(columns: "Mapping[str, pd.Series[Any] | pd.DataFrame]") -> Any:
 
 
 def rows_of(
-    table: Any, kinds: dict[str, Kind], name: str, shape: tuple[int, ...], pool: ThreadPoolExecutor
+    table: Any,
+    kinds: dict[str, Kind],
+    name: str,
+    shape: tuple[int, ...],
+    size: tuple[int, int] | None,
+    pool: ThreadPoolExecutor,
 ) -> npt.NDArray[Any]:
     """The column `name` of a RecordBatch as the values of an input with rows of `shape`, by the rules of the sources.
 
-    `kinds` keeps what the first batch says of each column. Raises DataError.
+    `kinds` keeps what the first batch says of each column; `size` is what images are resized to. Raises DataError.
     """
     try:
         if name not in kinds:
-            kinds[name] = kind_of(name, table.column(name), lambda color: Images(None, color))
+            kinds[name] = kind_of(name, table.column(name), lambda color: Images(size, color))
         values = kinds[name].values(table, pool)
     except (RefusedError, UnfitError) as error:
         raise DataError(f"the DataFrame's column `{name}`: {error}") from error

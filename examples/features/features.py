@@ -55,6 +55,8 @@ def run(
     train, test = rows.randomSplit([0.7, 0.3], seed=2)
 
     featurizer = SparkNetFeaturizer(model=model, featuresCol="image", blobs=[blob], outputCols=["features"], seed=1)
+    if images is not None:
+        featurizer.setResize(256)
     if weights is not None:
         featurizer.setWeights(weights)
         stages += [featurizer]

@@ -44,12 +44,11 @@ class Images:
     @classmethod
     def of(cls, uri: SourceURI, color: bool | None = True) -> "Images":
         """What the options of `uri` say; `color` unless they ask for grey images. Raises DataError."""
-        size = None
-        if given := uri.options.get("resize"):
-            match = re.fullmatch(r"(\d+)(?:[xX×](\d+))?", given)
-            size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-            if min(size) < 1:
-                raise DataError(f"{uri}: resize={given}: write resize=256, or resize=HEIGHTxWIDTH")
+        given = uri.options.get("resize")
+        try:
+            size = size_of(given) if given else None
+        except DataError as error:
+            raise DataError(f"{uri}: {error}") from None
         return cls(size, False if uri.flag("gray") else color)
 
     def column(self, name: str, first: bytes | None) -> Column:
@@ -124,3 +123,12 @@ def in_threads(work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tup
     finally:
         # Without waiting, since this may run in a finalizer.
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def size_of(resize: str) -> tuple[int, int]:
+    """The height and width that `resize`, N or HxW, asks for; raises DataError."""
+    match = re.fullmatch(r"(\d+)(?:[xX×](\d+))?", resize)
+    size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if min(size) < 1:
+        raise DataError(f"resize={resize}: write resize=256, or resize=HEIGHTxWIDTH")
+    return size

@@ -70,6 +70,19 @@ def test_columns_may_be_of_many_kinds(
         np.testing.assert_allclose([row.rawPrediction.toArray() for row in found], raw, atol=1e-4, err_msg=name)
 
 
+def test_images_are_resized(
+    session: SparkSession, digits: DataFrame, model: SparkNetClassifierModel, weights: pathlib.Path
+) -> None:
+    images = np.array([row.features.toArray() for row in digits.limit(3).collect()], np.uint8).reshape(3, 8, 8)
+    large = [cv2.imencode(".png", np.kron(image, np.ones((2, 3), np.uint8)))[1].tobytes() for image in images]
+    frame = session.createDataFrame([(bytearray(file),) for file in large], "features binary")
+    found = model.copy({model.resize: "8x8"}).transform(frame).collect()
+    raw = scores(images.reshape(3, 64).astype(float), weights)[1]
+    np.testing.assert_allclose([row.rawPrediction.toArray() for row in found], raw, atol=1e-4)
+    with pytest.raises(DataError, match="resize=8x: write resize=256, or resize=HEIGHTxWIDTH"):
+        model.copy({model.resize: "8x"}).transform(frame)
+
+
 def test_a_row_does_not_depend_on_its_neighbours(model: SparkNetClassifierModel, digits: DataFrame) -> None:
     def raw(frame: DataFrame) -> dict[Any, Any]:
         return {row.features: row.rawPrediction for row in model.transform(frame).collect()}
