@@ -54,8 +54,8 @@ class Means:
                     return found
         if feed.column not in (column.name for column in self._columns):
             raise DataError(
-                f"{feed.mean_file} does not exist, and the training data has no column `{feed.column}` to compute it from: "
-                "put it there, or beside the model; `sparknet-data mean SOURCE -o FILE` makes one"
+                f"{feed.mean_file} does not exist, and the training data has no column `{feed.column}` to compute it "
+                "from: put it there, or beside the model; `sparknet-data mean SOURCE -o FILE` makes one"
             )
         # float64 adds up bytes exactly, so that the number of partitions makes no difference.
         parts = self._sums(feed.column)
