@@ -63,7 +63,7 @@ class Command(_Plain, click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs it."""
-        with terminal.speaking(**{name: True for name in ctx.meta.get(SPEECH, ())}):
+        with terminal.speaking(**dict.fromkeys(ctx.meta.get(SPEECH, ()), True)):
             return super().invoke(ctx)
 
 

@@ -183,7 +183,9 @@ def _emit(compiled: "Model", kind: str, output: str | None, stem: str) -> None:
     if kind == "snet" and compiled.deploy is not None:
         click.echo("note: the deploy variant is not part of the text; --emit json has it", err=True)
     if output is not None:
-        click.echo(f"wrote {write(compiled, kind, content, output, stem)}", err=True)
+        written = write(compiled, kind, content, output, stem)
+        if not terminal.quiet():
+            click.echo(f"wrote {written}", err=True)
         return
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()

@@ -74,7 +74,10 @@ compdef _sparknet_complete %(commands)s
 FISH = """\
 function _sparknet_complete
     set -l words (commandline -opc)
-    COMP_WORDS="$words" COMP_CWORD=(commandline -ct) %(complete_var)s=fish_complete $words[1] 2>/dev/null | string match --regex '.+'
+    set -lx COMP_WORDS "$words"
+    set -lx COMP_CWORD (commandline -ct)
+    set -lx %(complete_var)s fish_complete
+    $words[1] 2>/dev/null | string match --regex '.+'
 end
 for each in %(commands)s
     complete --no-files --command $each --arguments '(_sparknet_complete)'

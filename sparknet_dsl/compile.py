@@ -67,9 +67,9 @@ class Model:
         return write_model(self, folder, stem or (self.path.stem if self.path else re.sub(r"[^\w.-]", "_", self.name)))
 
     def _repr_html_(self) -> str:
-        from .notebook import html
+        from .view import frame
 
-        return html(self)
+        return frame(self)
 
 
 def compile_file(

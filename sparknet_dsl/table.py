@@ -35,7 +35,7 @@ def rows(model: Model) -> list[tuple[str, str, str, str, int, int]]:
     for index in sorted(seen):
         report, where = seen[index]
         shapes = ", ".join(dims(shape) for shape in report.top_shapes) or "-"
-        count = sum(math.prod(shape) for shape in _learned(report))
+        count = sum(math.prod(shape) for shape in learned(report))
         only = "" if len(where) == len(phases) else where[0]
         result.append((report.name, report.type, only, shapes, count, report.multiply_adds))
     return result
@@ -56,7 +56,7 @@ def costs(model: Model) -> tuple[int, int]:
     return parameters, work // (_batch(model.reports["DEPLOY"]) or 1)
 
 
-def _learned(report: LayerReport) -> Sequence[Sequence[int]]:
+def learned(report: LayerReport) -> Sequence[Sequence[int]]:
     """The shapes of a layer's parameters; BatchNorm's are statistics that no gradient reaches."""
     return () if report.type == "BatchNorm" else report.param_shapes
 
@@ -68,7 +68,7 @@ def totals_of(phase: NetReport, net: caffe_pb2.NetParameter) -> tuple[int, int]:
     for report in phase.layers:
         work += report.multiply_adds
         specs = net.layer[report.index].param if report.index >= 0 else []
-        for index, shape in enumerate(_learned(report)):
+        for index, shape in enumerate(learned(report)):
             name = specs[index].name if index < len(specs) else ""
             if name and name in shared:
                 continue
