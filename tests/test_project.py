@@ -50,6 +50,7 @@ def level(module: str) -> str:
         ("sparknet_dsl.proto", "proto"),
         ("sparknet_dsl.caffe_ext", "engine"),
         ("sparknet_dsl.runtime", "runtime"),
+        ("sparknet_dsl.notebook", "runtime"),
         ("sparknet_dsl.ml", "ml"),
         ("sparknet_dsl.lsp.__main__", "cli"),
     ]:

@@ -102,7 +102,7 @@ class Scripts(HTMLParser):
 
 def test_names_cannot_leave_their_place_in_the_page() -> None:
     evil = "</script><script>alert(1)</script><!--&amp;"
-    model = compile_text(f'net N {{ data: Input([1, 3]) -> `{evil}`: ReLU }}')
+    model = compile_text(f"net N {{ data: Input([1, 3]) -> `{evil}`: ReLU }}")
     model.name = evil
     parsed = Scripts()
     parsed.feed(page(model))
