@@ -93,7 +93,7 @@ def history(events: Sequence[Event]) -> str:
     # Losses of tests belong beside that of training; what else is measured has a panel of its own.
     losses += [Line(f"test {line.name}", line.points) for name, line in lines.items() if "loss" in name]
     others = [line for name, line in lines.items() if "loss" not in name]
-    panels = [Panel("loss", losses), *([Panel("test", others)] if others else [])]
+    panels = [Panel("loss, by iteration", losses), *([Panel("tests, by iteration", others)] if others else [])]
     shown = charts(panels) if trained or tests else ""
     said = "".join(f'<div style="opacity:.75">{escape(line)}</div>' for line in _notes(events))
     return f"<div><div>{_where(events, trained)}</div>{said}{shown}</div>"
