@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import logging
 import pathlib
 from collections.abc import Iterator
 
@@ -19,8 +18,6 @@ from .remote import RemoteFolder
 from .rule import Rule
 from .spark import Cluster, Rows, SparkContext
 from .worker import Job
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +89,6 @@ def session(plan: Plan, config: RunConfig, context: SparkContext | None = None) 
         if remote is not None:
             remote.put(means.files)
         # Starting processes, reading rows and building nets are no part of a round, nor of averaging.
-        _logger.info("building the workers' nets, threads of each: %d", cluster.threads)
         cluster.each(rows, worker.prepare, job, what="building nets")
         batch = solver.net.blobs[job.train[0].top].shape[0] * max(1, solver.param.iter_size)
         rule = Rule(
@@ -129,7 +125,6 @@ def _begin(
 
 def _ingest(cluster: Cluster, fed: Fed, phase: Phase, config: RunConfig) -> tuple[Rows, Ingested]:
     """Has the workers read the rows, each its partition."""
-    _logger.info("reading %s", fed.uri)
     rows = cluster.rows(phase.lower(), fed.source, config.bad_records)
     held = cluster.each(rows, worker.held, what=f"reading {rows.name} rows")
     return rows, Ingested.of(fed.uri, phase, held)

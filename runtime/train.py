@@ -5,7 +5,6 @@ SparkNet's algorithm (Moritz, Nishihara, Stoica, Jordan: "SparkNet: Training Dee
 
 import contextlib
 import dataclasses
-import logging
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +28,6 @@ from .signals import uninterrupted
 from .spark import Cluster, Rows, SparkContext
 from .tau import AUTO, AutoTau
 from .worker import Figures, Job, Tested
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +159,6 @@ class _Loop:
             steps.append(config.tau.at(begin))
             if config.max_iter is not None:
                 steps[-1] = min(steps[-1], config.max_iter - begin)
-        _logger.info("rounds %d to %d: tau %s, averaging by %s", self.state.round + 1, until, steps[0], config.average)
         self.exchange.leg(self.state, steps, self)
 
     def _choose_tau(self) -> None:
@@ -214,7 +210,6 @@ class _Loop:
         if self.tests is None:
             return
         started, state = time.perf_counter(), self.state
-        _logger.info("testing after round %d", state.round)
         checkpoint.put(self.solver, state)
         params = {layer: [blob.data.copy() for blob in blobs] for layer, blobs in self.solver.net.params.items()}
         job = self.testing.enter_context(
