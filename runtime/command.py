@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
-from .. import Model, caffe_ext, compile_file
+from .. import Model, caffe_ext, compile_file, terminal
 from ..diagnostics import Diagnostic, render_diagnostics
 from ..errors import DataError, LayerError, ModelError, SparkNetError, UsageError
 from ..proto import caffe_pb2
@@ -40,7 +40,10 @@ def guarded(body: Callable[[], None]) -> int:
         body()
     except SparkNetError as error:
         diagnostics = error.diagnostics if isinstance(error, ModelError) else ()
-        print(_rendered(diagnostics) if diagnostics else f"error: {error}", file=sys.stderr)
+        if diagnostics:
+            print(_rendered(diagnostics), file=sys.stderr)
+        else:
+            terminal.complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -105,7 +108,7 @@ def compile_model(
     model = compile_file(
         path, defines=defines, data_shapes=shapes or None, rows_of=rows_of, keep_data_layers=keep_data_layers
     )
-    if model.diagnostics:
+    if model.diagnostics and not terminal.quiet():
         print(_rendered(model.diagnostics), file=sys.stderr)
     return model
 
@@ -123,4 +126,4 @@ def solver_of(model: Model) -> caffe_pb2.SolverParameter:
 
 
 def _rendered(diagnostics: Iterable[Diagnostic]) -> str:
-    return render_diagnostics(diagnostics, color=sys.stderr.isatty() and "NO_COLOR" not in os.environ)
+    return render_diagnostics(diagnostics, color=terminal.colours(sys.stderr))

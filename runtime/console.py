@@ -1,23 +1,26 @@
 """Shows a run on the terminal: a live line where there is a terminal, plain lines where there is none."""
 
+import sys
 from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.status import Status
 from rich.table import Column, Table
 
+from .. import terminal
 from .events import Again, Dropped, End, Event, Iteration, Round, Skipped, Snapshot, Start, Tau, Test
+from .progress import Waiting
 
 
 class ConsoleReport:
-    """A sink of events that prints them; colours and width are rich's business, which heeds NO_COLOR and TERM."""
+    """A sink of events that prints them; --quiet leaves the end, and what went wrong on the way."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
-        self.live = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.console = console or terminal.console()
+        self.live = terminal.live(sys.stdout) if console is None else console.is_terminal
+        self._quiet = terminal.quiet()
         self._progress: Progress | None = None
-        self._status: Status | None = None
+        self._waiting = Waiting()
         self._metrics: Mapping[str, float] = {}
         self._rows = 0
         self._seconds = 0.0
@@ -26,18 +29,18 @@ class ConsoleReport:
 
     def wait(self, what: str) -> None:
         """Says on a terminal that `what` is going on, until the next event."""
-        if self.live:
-            self._status = self.console.status(what)
-            self._status.start()
+        self._waiting.start(what)
 
     def go_on(self) -> None:
         """Ends `wait`."""
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        self._waiting.stop()
 
     def say(self, text: str) -> None:
-        """Prints a line."""
+        """Prints a line, unless only the result is wanted."""
+        if not self._quiet:
+            self._say(text)
+
+    def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __call__(self, event: Event) -> None:
@@ -149,9 +152,13 @@ class ConsoleReport:
             table.add_row("training loss", f"{self._loss:.4g}")
         for name, value in end.metrics.items():
             table.add_row(f"test {name}", f"{value:.4g}")
-        self.console.print(table)
+        if self._quiet:
+            for name, value in end.metrics.items():
+                self._say(f"{name} {value:.6g}")
+        else:
+            self.console.print(table)
         for file in end.files:
-            self.say(f"wrote {file}")
+            self._say(f"wrote {file}")
 
 
 def skipped_lines(event: Skipped) -> list[str]:

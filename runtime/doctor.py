@@ -13,14 +13,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
-from rich.console import Console
 from rich.table import Table
 
+from .. import terminal
 from ..errors import ClusterError
 from ..files import write_atomic
 from .command import guarded
 from .config import check_slots, spark_conf
 from .launch import JAVA, check_java
+from .progress import waiting
 from .spark import Cluster
 
 Verdict = Literal["good", "warning", "bad"]
@@ -60,8 +61,11 @@ def main(
     findings: list[Finding] = []
 
     def body() -> None:
-        findings.extend(examine(master, workers, spark_conf(conf, ship, master)))
-        Console(highlight=False).print(table(findings))
+        with waiting("looking at this machine"):
+            findings.extend(examine(master, workers, spark_conf(conf, ship, master)))
+        shown = [each for each in findings if each.verdict != "good"] if terminal.quiet() else findings
+        if shown:
+            terminal.console().print(table(shown))
         if json_path is not None:
             write_atomic(json_path, "".join(json.dumps(dataclasses.asdict(each)) + "\n" for each in findings))
 

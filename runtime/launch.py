@@ -1,5 +1,6 @@
 """Starting Spark: Java, its settings, and where its noise goes."""
 
+import logging
 import os
 import pathlib
 import re
@@ -20,6 +21,8 @@ from pyspark.java_gateway import launch_gateway
 
 from ..errors import ClusterError
 from .config import SHIPPED_AS
+
+_logger = logging.getLogger(__name__)
 
 JAVA = 17
 # The interpreter of an environment that was shipped (config.spark_conf), where an executor has unpacked it.
@@ -78,6 +81,8 @@ class Java:
                 os.environ["SPARK_SUBMIT_OPTS"] = f"-XX:TieredStopAtLevel=1 {options}".strip()
         handle, name = tempfile.mkstemp(prefix="sparknet-spark-", suffix=".log")
         self._log = pathlib.Path(name)
+        _logger.info("Spark's log is %s, until it ends", name)
+        _logger.info("starting Spark at %s", master)
         conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
         try:
             # What Java and Spark say goes to the log: it is not for the user, unless Spark fails.

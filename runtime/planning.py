@@ -14,9 +14,9 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
+from .. import terminal
 from ..errors import ClusterError
 from ..files import write_atomic
 from . import worker
@@ -88,7 +88,7 @@ def probe_of(plan: Plan, config: RunConfig, context: SparkContext | None = None)
 def show(probe: Probe, share: float, json_path: str | None) -> None:
     """Prints the table and what follows for averaging to take `share` of the time; writes `json_path`, one object."""
     predictions = predict(probe)
-    console = Console(highlight=False)
+    console = terminal.console()
     console.print(table(probe, predictions))
     advice = advise(probe, predictions, share)
     for line in advice:

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table as Shown
 
-from .. import Model, caffe_ext
+from .. import Model, caffe_ext, terminal
 from ..errors import DataError, ModelError, SparkNetError, UsageError
 from ..files import write_atomic
 from ..proto import caffe_pb2
@@ -31,8 +30,10 @@ from .feeds import data_layers, feed_net
 from .inference import BATCH, Deployed, Predictor
 from .outputs import Table
 from .plan import phase_net
+from .progress import progress
 from .scores import Confusion, best, picture
 
+NARROW = 80  # columns of a terminal below which only the likeliest class is shown
 SHOWN = 10  # rows of the table, and numbers of a blob in it
 CLASSES_SHOWN = 50
 LABELS = {"bigint": np.int64, "double": np.float64}  # Spark's types
@@ -135,7 +136,7 @@ def main(
         raise UsageError("--confusion draws what --eval counts: give both")
     where = outputs.parse(out) if out is not None else None
     job, opened = _job(model, weights, source, blobs, top, labels, evaluate, batch, precision, defines)
-    console = Console(highlight=False)
+    console = terminal.console()
     told = _Told(job, evaluate)
     bad = BadRecords(bad_records)
     began = time.perf_counter()
@@ -143,7 +144,7 @@ def main(
         # On Spark the workers write Parquet, all at the same time.
         writes = where is not None and (master is None or where.kind != "parquet")
         write = stack.enter_context(outputs.writing(where)) if where is not None and writes else None
-        advance = stack.enter_context(_progress(console))
+        bar = stack.enter_context(progress(f"predicting {source}"))
         if master is not None:
             tables = stack.enter_context(
                 _on_spark(job, opened, master, workers or 2, spark_conf(conf, ship_env, master), bad, where)
@@ -154,7 +155,7 @@ def main(
             told.add(table)
             if write is not None:
                 write(table)
-            advance(told.rows)
+            bar.advance(len(next(iter(table.values()))))
         if not told.rows:
             raise DataError(f"{source} has no rows")
     seconds = time.perf_counter() - began
@@ -169,7 +170,7 @@ def main(
     if json is not None:
         write_atomic(json, json_format.dumps(summary, indent=2) + "\n")
     if out is None and not evaluate:
-        console.print(told.shown())
+        console.print(told.shown(console.width))
     if told.confusion is not None:
         _show_scores(console, summary)
     for each in bad.first:
@@ -370,13 +371,15 @@ class _Told:
             self._first += map(list, zip(*shown.values(), strict=True))
         self.rows += len(next(iter(table.values())))
 
-    def shown(self) -> Shown:
-        """The first rows as a table."""
+    def shown(self, width: int) -> Shown:
+        """The first rows as a table, for a terminal `width` columns wide."""
         table = Shown(title=f"the first {len(self._first)} of {self.rows:,} rows", title_justify="left")
         for column in ("row", *self._columns):
             table.add_column(column, justify="right")
         for index, row in enumerate(self._first):
             table.add_row(str(index), *row)
+        if width < NARROW and "next" in self._columns:
+            table.columns = [column for column in table.columns if column.header != "next"]
         return table
 
 
@@ -401,15 +404,3 @@ def _show_scores(console: Console, summary: Mapping[str, Any]) -> None:
     if len(classes) > CLASSES_SHOWN:
         console.print(f"({len(classes) - CLASSES_SHOWN} more classes: --json FILE has them)")
     console.print(f"confusion matrix: {summary['picture']}", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[int], None]]:
-    """Shows on a terminal how many rows are done."""
-    if not console.is_terminal or console.is_dumb_terminal:
-        yield lambda rows: None
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} rows"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("rows", total=None)
-        yield lambda rows: progress.update(task, completed=rows)

@@ -3,7 +3,7 @@
 import functools
 import pathlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,13 @@ import numpy.typing as npt
 from .. import caffe_ext
 from ..proto import caffe_pb2
 from . import worker
-from .data import BadPolicy, Phase
+from .data import BadPolicy, BadRecords, Columns, Phase
 from .feeding import Batches, Feed, in_turn, shuffled
 from .feeds import Fed
 from .ingest import Ingested
 from .means import Means
-from .shards import Shard, shard
+from .progress import Bar, progress
+from .shards import Reading, Shard, shard
 from .worker import Job, Params, Tested
 
 
@@ -54,8 +55,9 @@ class LocalRows:
         if key not in self._known:
             source = fed.source
             name = f"{phase.lower()}{len(self._known)}"
-            reading = functools.partial(source.read, 0, 1)
-            found = shard("local", name, source.columns, reading, self._folder, self._bad_records)
+            with progress(f"reading {fed.uri}") as bar:
+                reading = functools.partial(_told, functools.partial(source.read, 0, 1), bar)
+                found = shard("local", name, source.columns, reading, self._folder, self._bad_records)
             self.held[key] = Ingested.of(fed.uri, phase, [worker.held(found, 0)])
             self._known[key] = found
         return self._known[key]
@@ -76,8 +78,18 @@ class LocalRows:
         choose = shuffled(seed, 0, rows.rows, size) if phase == "TRAIN" else in_turn(seed, rows.rows, size)
         return Batches(net, feeds, rows, phase, choose)
 
-    def test(self, fed: Fed, net: caffe_pb2.NetParameter, params: Params, seed: int) -> Tested:
-        """The outputs of the TEST net `net` with the weights `params` over all rows of `fed`, each once."""
+    def test(
+        self,
+        fed: Fed,
+        net: caffe_pb2.NetParameter,
+        params: Params,
+        seed: int,
+        done: Callable[[int], None] = lambda rows: None,
+    ) -> Tested:
+        """The outputs of the TEST net `net` with the weights `params` over all rows of `fed`, each once.
+
+        `done` is told the rows of each batch.
+        """
         job = Job(
             run=uuid.uuid4().hex,
             train_net=b"",
@@ -90,4 +102,11 @@ class LocalRows:
             send_history=False,
             precision=self._precision,
         )
-        return worker.test(self.of(fed, "TEST"), 0, job, params)
+        return worker.test(self.of(fed, "TEST"), 0, job, params, done)
+
+
+def _told(reading: Reading, bar: Bar, bad: BadRecords) -> Iterator[Columns]:
+    """What `reading` gives; `bar` is told of it."""
+    for rows in reading(bad):
+        bar.advance(len(next(iter(rows.values()))))
+        yield rows

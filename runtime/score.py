@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .. import caffe_ext
+from .. import caffe_ext, terminal
 from ..errors import DataError, ModelError, UsageError
 from ..proto import caffe_pb2
 from . import checkpoint
@@ -19,6 +19,7 @@ from .data import BadPolicy
 from .events import finite
 from .feeds import data_layers, feed_net, no_source
 from .plan import phase_net
+from .progress import progress
 from .rows import LocalRows
 
 BATCHES = 50  # of a net that reads its data itself, unless told otherwise: Caffe's number
@@ -70,7 +71,9 @@ def main(
         folders = (pathlib.Path(), pathlib.Path(model).parent, *(path.parent for path in paths))
         with tempfile.TemporaryDirectory(prefix="sparknet-") as folder:
             rows = LocalRows(pathlib.Path(folder), None, folders, pathlib.Path(folder), precision, bad_records)
-            tested = rows.test(fed, message, params, SEED)
+            total = rows.of(fed, "TEST").rows
+            with progress(f"testing on {fed.uri}", total) as bar:
+                tested = rows.test(fed, message, params, SEED, bar.advance)
             skipped = rows.held[fed.uri, "TEST"].skipped
         found, count, of = tested.metrics, tested.rows, "rows"
     else:
@@ -80,19 +83,22 @@ def main(
         left_out = {} if skipped is None else {"skipped": skipped.count}
         print(json.dumps(finite({"metrics": found, of: count, **left_out, "seconds": seconds}), allow_nan=False))
         return
-    for line in [] if skipped is None else skipped_lines(skipped):
+    for line in [] if skipped is None or terminal.quiet() else skipped_lines(skipped):
         print(line)
     for name, value in found.items():
         print(f"{name} {value:.6g}")
-    print(f"({count:,} {of} in {seconds:.1f} s)")
+    if not terminal.quiet():
+        print(f"({count:,} {of} in {seconds:.1f} s)")
 
 
 def _batches(net: caffe_ext.Net, count: int) -> dict[str, float]:
     """The means of the outputs over `count` batches; of an output of several numbers, each by its place."""
     sums: dict[str, float] = {}
-    for _ in range(count):
-        for name, values in net.forward().items():
-            for place, value in np.ndenumerate(values):
-                key = name if values.size == 1 else f"{name}[{','.join(map(str, place))}]"
-                sums[key] = sums.get(key, 0.0) + float(value)
+    with progress("testing", count, unit="batches") as bar:
+        for _ in range(count):
+            for name, values in net.forward().items():
+                for place, value in np.ndenumerate(values):
+                    key = name if values.size == 1 else f"{name}[{','.join(map(str, place))}]"
+                    sums[key] = sums.get(key, 0.0) + float(value)
+            bar.advance(1)
     return {name: total / count for name, total in sums.items()}

@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import functools
 import itertools
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from .launch import Java
 from .shards import Reading, Shard, local_folder, remove_shards, shard
 
 __all__ = ["RDD", "Cluster", "Own", "Rows", "SparkContext", "said"]
+
+_logger = logging.getLogger(__name__)
 
 # How long the executors of a cluster may take to come up before too few slots are an error.
 SLOTS_WAIT = 60.0
@@ -249,6 +252,7 @@ class Cluster:
             self.say("")
             return body()
 
+        _logger.info("Spark: %s", what)
         job = self._threads.submit(grouped)
         try:
             yield job

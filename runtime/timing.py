@@ -3,25 +3,26 @@
 import dataclasses
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .. import caffe_ext, compile_file
+from .. import caffe_ext, compile_file, terminal
 from ..errors import ModelError
 from ..proto import caffe_pb2
 from .command import check_counts
 from .data import Phase
 from .plan import phase_net
+from .progress import Bar, progress
 
 # Passes before the clock counts: the first makes primitives and touches new memory.
 WARM_UP = 2
 FLOAT = 4
+# Columns of a terminal below which the table has no layouts, and no megabytes either.
+NARROW, NARROWER = 100, 75
 SEED = 0
 
 
@@ -105,10 +106,12 @@ def measure(
     *,
     precision: caffe_ext.Precision = "float32",
     memory: caffe_ext.Memory = "reuse",
+    bar: Bar | None = None,
 ) -> NetTime:
     """Runs `message` layer by layer, `iterations` times after a warm-up; in phase TEST forward only.
 
-    Inputs hold random numbers from [0, 1), which count as class 0 where they are labels. Raises LayerError.
+    Inputs hold random numbers from [0, 1), which count as class 0 where they are labels. `bar` is told of each pass.
+    Raises LayerError.
     """
     number = caffe_ext.TRAIN if phase == "TRAIN" else caffe_ext.TEST
     net = caffe_ext.Net(message, number, level=message.state.level, seed=SEED, memory=memory, precision=precision)
@@ -140,6 +143,8 @@ def measure(
             native.backward(at, end)
             if i >= 0:
                 backward[i, at] = clock() - began
+        if bar is not None:
+            bar.advance(1)
     within = {at: net.layers[begin].name for begin, end in groups for at in range(begin + 1, end)}
     shared = native.shared()
     none: tuple[list[bool], list[bool]] = ([], [])
@@ -222,14 +227,15 @@ def to_json(found: NetTime) -> str:
     return json.dumps({**dataclasses.asdict(found), "flop": found.flop, "bytes": found.bytes}, indent=1)
 
 
-def table(found: NetTime) -> Table:
-    """A row for each layer, the totals below."""
+def table(found: NetTime, width: int = terminal.PIPED) -> Table:
+    """A row for each layer, the totals below, for a terminal `width` columns wide."""
     title = f"{found.name or 'net'} in {found.phase}, batches of {found.batch}: medians of {found.iterations} passes"
     result = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     backward = found.phase == "TRAIN"
     for heading in ("layer", "type", "forward ms", *["backward ms"] * backward, "share", "GFLOP/s", "MB", "layout"):
         left = heading in ("layer", "type", "layout")
-        result.add_column(heading, justify="left" if left else "right", overflow="fold")
+        # On a narrow terminal names are cut short, the last columns left out; numbers stay whole.
+        result.add_column(heading, justify="left" if left else "right", overflow="ellipsis", no_wrap=True)
     whole = sum(layer.ms for layer in found.layers)
     for layer in found.layers:
         cells = [layer.name, layer.type, _ms(layer.forward_ms) or (f"in {layer.within}" if layer.within else "")]
@@ -242,6 +248,7 @@ def table(found: NetTime) -> Table:
     total = ["all layers", "", _ms(found.forward_ms), *[_ms(found.backward_ms)] * backward, ""]
     total += [f"{rate(found.flop, found.ms):,.1f}", _megabytes(found.bytes), ""]
     result.add_row(*(Text(cell, style="bold") for cell in total))
+    del result.columns[len(result.columns) - (width < NARROW) - (width < NARROWER) :]
     return result
 
 
@@ -291,11 +298,14 @@ def main(
     net = phase_net(compiled.net, compiled.solver or caffe_pb2.SolverParameter(), phase)
     if batch is not None:
         _set_batch(net, batch)
-    found = measure(net, phase, iterations, precision=precision, memory=memory)
+    with progress(f"timing {compiled.name or model}", WARM_UP + iterations, unit="passes") as bar:
+        found = measure(net, phase, iterations, precision=precision, memory=memory, bar=bar)
     if form == "json":
         print(to_json(found))
         return
-    Console(width=None if sys.stdout.isatty() else 200).print(table(found))
+    if not terminal.quiet():
+        console = terminal.console()
+        console.print(table(found, console.width))
     print(summary(found))
 
 

@@ -42,6 +42,11 @@ class Result:
     metrics: dict[str, float]
     files: tuple[pathlib.Path | str, ...]
 
+    def _repr_html_(self) -> str:
+        from ..notebook import result
+
+        return result(self)
+
 
 def run(
     plan: Plan,

@@ -95,7 +95,6 @@ def main(
             caffe_ext.set_num_threads(threads)
         if solver.debug_info:
             _show_debug_info(show)
-        show.wait("reading rows")
         with Signals(sigint, sighup) as signals, reading_itself("--train SRC --test SRC"):
             train(plan, report, signals)
 

@@ -1,5 +1,7 @@
 """Training on Spark from Python, for notebooks and programs; `sparknet-run` is its face on the command line."""
 
+import contextlib
+import html
 import inspect
 import os
 import pathlib
@@ -8,6 +10,7 @@ from typing import Any
 
 from .. import Model, caffe_ext
 from ..errors import DataError, ModelError, UsageError
+from ..notebook import LiveChart, history, in_notebook
 from ..proto import caffe_pb2
 from . import planning
 from .checkpoint import check_folder
@@ -18,6 +21,7 @@ from .data.dataframe import as_source
 from .events import Emit, Event
 from .feeds import data_layers, feed_net, feed_tests, no_source
 from .plan import Plan, phase_net
+from .progress import waiting
 from .report import Report
 from .tau import SHARE
 from .trackers import begin
@@ -35,7 +39,7 @@ class Trainer:
     spark       a SparkSession or SparkContext that runs already, and goes on running; None: each `fit` starts its own
     callbacks   called with every event (runtime.events) as it happens, after the progress is shown; trackers
                 (runtime.trackers) are such
-    show        whether progress is shown
+    show        whether progress is shown: in a notebook as a chart that grows (notebook.LiveChart), else in lines
     defines     values for the model's options
     settings    those of RunConfig.resolve but train, test and resume: workers, master, tau, rounds, seed,
                 snapshot_dir, weights, precision, memory, pin, conf, ship_env, average, averaging (a mapping),
@@ -62,7 +66,9 @@ class Trainer:
         self._model = model
         self._context = getattr(spark, "sparkContext", spark)
         self._callbacks = tuple(callbacks)
-        self._show: Emit | None = ConsoleReport() if show else None
+        self._show: ConsoleReport | LiveChart | None = None
+        if show and not any(isinstance(each, LiveChart) for each in callbacks):
+            self._show = LiveChart() if in_notebook() else ConsoleReport()
         self._defines = defines
         self._settings = settings
         self._compiled: Model | None = None
@@ -85,8 +91,9 @@ class Trainer:
                 begin(self._callbacks, self._compiled)
             if config.snapshot_url is None:
                 check_folder(config.snapshot_dir)
-            if isinstance(self._show, ConsoleReport):
-                self._show.wait("starting Spark, reading rows")
+            for shown in sinks:
+                if isinstance(shown, ConsoleReport | LiveChart):
+                    shown.wait("starting Spark, reading rows")
             self.result = run(plan, config, report, self._context, lambda: self._stopped)
         return self.result
 
@@ -96,14 +103,14 @@ class Trainer:
         Writes the same to the file `json`. Raises what `fit` raises.
         """
         plan, config = self._planned(train, test, False)
-        if isinstance(self._show, ConsoleReport):
-            self._show.wait("starting Spark, reading rows, measuring")
-        try:
+        with waiting("starting Spark, reading rows, measuring") if self._show else contextlib.nullcontext():
             probe = planning.probe_of(plan, config, self._context)
-        finally:
-            if isinstance(self._show, ConsoleReport):
-                self._show.go_on()
         planning.show(probe, SHARE if config.averaging_share is None else config.averaging_share, json)
+
+    def _repr_html_(self) -> str:
+        return (
+            history(self.history) if self.history else f"<code>{html.escape(repr(self))}</code>: nothing is trained yet"
+        )
 
     def stop(self) -> None:
         """Ends `fit` early, from a callback or another thread: after the leg at hand, with a test and a snapshot."""

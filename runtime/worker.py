@@ -8,7 +8,7 @@ import dataclasses
 import math
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -144,11 +144,13 @@ def train_round(
     )
 
 
-def test(shard: Shard, partition: int, job: Job, params: Params) -> Tested:
+def test(
+    shard: Shard, partition: int, job: Job, params: Params, done: Callable[[int], None] = lambda rows: None
+) -> Tested:
     """The outputs of the TEST net with the weights `params`, over each of the partition's rows exactly once.
 
     Outputs of one number count (accuracies, losses), each a mean over its batch; the last batch, which may be
-    smaller, is computed at its own size.
+    smaller, is computed at its own size. `done` is told the rows of each.
     """
     _take_cores(partition, job)
     net = _engines.test_net(job)
@@ -173,6 +175,7 @@ def test(shard: Shard, partition: int, job: Job, params: Params) -> Tested:
         names = list(outputs)
         values.append(np.array([value.item() for value in outputs.values()]))
         sizes.append(rows)
+        done(rows)
     _resize(net, job, batch)
     metrics = dict(zip(names, mean(values, sizes).tolist(), strict=True)) if values else {}
     return Tested(metrics, shard.rows)

@@ -7,7 +7,17 @@ from typing import Any
 
 import click
 
-from .cli import CONTEXT, VERSION, bad_records_option
+from .cli_common import (
+    CONTEXT,
+    FILE,
+    MASTER,
+    SOURCE,
+    Completed,
+    Group,
+    bad_records_option,
+    speech_options,
+    version_option,
+)
 
 
 def _size(context: click.Context, parameter: click.Parameter, given: str | None) -> tuple[int, int] | None:
@@ -19,6 +29,9 @@ def _size(context: click.Context, parameter: click.Parameter, given: str | None)
     if min(size) < 1:
         raise click.BadParameter(f"{given!r} is neither of the form 256 nor HEIGHTxWIDTH")
     return size
+
+
+DESTINATION = Completed("dst", "destinations")
 
 
 def _upper(context: click.Context, parameter: click.Parameter, given: str) -> str:
@@ -67,8 +80,8 @@ def _files_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-@click.group(context_settings=CONTEXT)
-@click.version_option(**VERSION)
+@click.group(cls=Group, context_settings=CONTEXT)
+@version_option
 def data_command() -> None:
     """Fetch, convert, split, look at and check data sets.
 
@@ -107,9 +120,10 @@ def _run_long(body: Callable[[], None]) -> None:
 
 
 @data_command.command("get")
-@click.argument("name", metavar="NAME")
-@click.argument("folder", metavar="[DIR]", required=False)
+@click.argument("name", metavar="NAME", type=Completed("name", "data_sets"))
+@click.argument("folder", metavar="[DIR]", required=False, type=FILE)
 @click.option("--url", help="Fetch from this folder (http://...) instead, a mirror of your own, say.")
+@speech_options
 def get_command(name: str, folder: str | None, url: str | None) -> None:
     """Fetch a data set into DIR (data/NAME) and check it by the checksums published with it.
 
@@ -134,8 +148,8 @@ def get_command(name: str, folder: str | None, url: str | None) -> None:
 
 
 @data_command.command("convert")
-@click.argument("source", metavar="SRC")
-@click.argument("to", metavar="DST")
+@click.argument("source", metavar="SRC", type=SOURCE)
+@click.argument("to", metavar="DST", type=DESTINATION)
 @_image_options
 @_files_option
 @click.option("--shuffle", is_flag=True, help="Write the rows in a random order, which follows from --seed.")
@@ -143,6 +157,7 @@ def get_command(name: str, folder: str | None, url: str | None) -> None:
 @phase_option
 @bad_records_option
 @force_option
+@speech_options
 def convert_command(source: str, to: str, per_file: int | None, **options: Any) -> None:
     """Write the rows of SRC in another format.
 
@@ -182,8 +197,8 @@ def convert_command(source: str, to: str, per_file: int | None, **options: Any) 
 
 
 @data_command.command("split")
-@click.argument("source", metavar="SRC")
-@click.argument("to", metavar="DST")
+@click.argument("source", metavar="SRC", type=SOURCE)
+@click.argument("to", metavar="DST", type=DESTINATION)
 @click.option("--into", "parts", required=True, metavar="NAME=SHARE,...", help="The parts: train=0.9,test=0.1.")
 @click.option("--by-class", is_flag=True, help="Split each class by itself, so that all parts have its share.")
 @_image_options
@@ -192,6 +207,7 @@ def convert_command(source: str, to: str, per_file: int | None, **options: Any) 
 @phase_option
 @bad_records_option
 @force_option
+@speech_options
 def split_command(source: str, to: str, parts: str, by_class: bool, per_file: int | None, **options: Any) -> None:
     """Split the rows of SRC at random into several data sets.
 
@@ -216,15 +232,16 @@ def split_command(source: str, to: str, parts: str, by_class: bool, per_file: in
 
 
 @data_command.command("mean")
-@click.argument("source", metavar="SRC")
-@click.option("-o", "--output", metavar="FILE", help="Write the mean image there, as a .binaryproto.")
+@click.argument("source", metavar="SRC", type=SOURCE)
+@click.option("-o", "--output", metavar="FILE", type=FILE, help="Write the mean image there, as a .binaryproto.")
 @click.option("--resize", "size", metavar="N|HxW", callback=_size, help="Of images resized to that.")
 @click.option("--gray", is_flag=True, help="Of images made grey.")
 @click.option("--workers", type=click.IntRange(min=1), help="On Spark, with that many workers.  [default: here]")
-@click.option("--master", metavar="URL", help="Spark's master.  [default: local[WORKERS]]")
+@click.option("--master", metavar="URL", type=MASTER, help="Spark's master.  [default: local[WORKERS]]")
 @phase_option
 @bad_records_option
 @json_option
+@speech_options
 def mean_command(source: str, output: str | None, as_json: bool, **options: Any) -> None:
     """The mean image of SRC, as Caffe's compute_image_mean computes it, and the mean of each channel.
 
@@ -250,8 +267,8 @@ def mean_command(source: str, output: str | None, as_json: bool, **options: Any)
 
 
 @data_command.command("shards")
-@click.argument("source", metavar="DIR")
-@click.argument("to", metavar="OUT")
+@click.argument("source", metavar="DIR", type=FILE)
+@click.argument("to", metavar="OUT", type=FILE)
 @click.option("--per-tar", type=click.IntRange(min=1), default=1000, show_default=True, help="Images in each tar.")
 @click.option(
     "--resize",
@@ -265,6 +282,7 @@ def mean_command(source: str, output: str | None, as_json: bool, **options: Any)
 @click.option("--phase", type=click.Choice(["train", "test"]), default="train", help="Tars are train.* or val.*.")
 @bad_records_option
 @force_option
+@speech_options
 def shards_command(source: str, to: str, **options: Any) -> None:
     """Pack images, in a folder for each class, into tars as SparkNet reads ImageNet from.
 
@@ -290,12 +308,13 @@ def shards_command(source: str, to: str, **options: Any) -> None:
 
 
 @data_command.command("show")
-@click.argument("source", metavar="SRC")
-@click.option("-o", "--output", "sheet", metavar="FILE", help="Write a contact sheet there, a PNG.")
+@click.argument("source", metavar="SRC", type=SOURCE)
+@click.option("-o", "--output", "sheet", metavar="FILE", type=FILE, help="Write a contact sheet there, a PNG.")
 @click.option("--count", type=click.IntRange(min=1), default=64, show_default=True, help="Images in it.")
 @phase_option
 @bad_records_option
 @json_option
+@speech_options
 def show_command(source: str, sheet: str | None, count: int, phase: Any, bad_records: Any, as_json: bool) -> None:
     """Show what there is in SRC: rows, classes, shapes, ranges of values, and some of the images.
 
@@ -319,7 +338,7 @@ def show_command(source: str, sheet: str | None, count: int, phase: Any, bad_rec
 
 
 @data_command.command("verify")
-@click.argument("source", metavar="SRC")
+@click.argument("source", metavar="SRC", type=SOURCE)
 @click.option("--classes", type=click.IntRange(min=1), help="Labels have to be below that.")
 @click.option(
     "--allow",
@@ -329,6 +348,7 @@ def show_command(source: str, sheet: str | None, count: int, phase: Any, bad_rec
 )
 @phase_option
 @json_option
+@speech_options
 def verify_command(source: str, classes: int | None, allow: tuple[str, ...], phase: Any, as_json: bool) -> None:
     """Check SRC: every record is read and decoded.
 

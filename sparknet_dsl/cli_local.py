@@ -5,7 +5,21 @@ from typing import Any
 
 import click
 
-from .cli import CONTEXT, VERSION, bad_records_option, define_option, memory_option, precision_option, tracker_options
+from .cli_common import (
+    CONTEXT,
+    FILE,
+    MASTER,
+    MODEL,
+    SOURCE,
+    Command,
+    Completed,
+    bad_records_option,
+    define_option,
+    memory_option,
+    precision_option,
+    speech_options,
+    tracker_options,
+)
 
 
 def _row(context: click.Context, parameter: click.Parameter, given: str | None) -> tuple[int, ...] | None:
@@ -18,8 +32,8 @@ def _row(context: click.Context, parameter: click.Parameter, given: str | None) 
     return tuple(map(int, sizes))
 
 
-@click.command(context_settings=CONTEXT)
-@click.argument("model", type=click.Path())
+@click.command(cls=Command, context_settings=CONTEXT)
+@click.argument("model", type=MODEL)
 @click.option("--iterations", type=click.INT, default=50, show_default=True, help="Passes to take the median of.")
 @click.option(
     "--phase",
@@ -43,7 +57,7 @@ def _row(context: click.Context, parameter: click.Parameter, given: str | None) 
     "--format", "form", type=click.Choice(["text", "json"]), default="text", help="How it is shown.  [default: text]"
 )
 @click.option("--json", is_flag=True, help="The same as --format json.")
-@click.version_option(**VERSION)
+@speech_options
 def time_command(model: str, phase: str, form: str, json: bool, **options: Any) -> None:
     """Time MODEL layer by layer, as `caffe time` does: milliseconds, GFLOP/s, bytes moved, memory layouts.
 
@@ -73,18 +87,25 @@ def _files(context: click.Context, parameter: click.Parameter, given: tuple[str,
     return tuple(path.strip() for paths in given for path in paths.split(",") if path.strip())
 
 
-@click.command(context_settings=CONTEXT)
-@click.argument("model", type=click.Path())
-@click.option("--train", "train_source", metavar="SRC", help="Training data, such as mnist:DIR; replaces the model's.")
-@click.option("--test", "test_source", metavar="SRC", help="Test data; replaces the model's.")
+@click.command(cls=Command, context_settings=CONTEXT)
+@click.argument("model", type=MODEL)
+@click.option(
+    "--train",
+    "train_source",
+    metavar="SRC",
+    type=SOURCE,
+    help="Training data, such as mnist:DIR; replaces the model's.",
+)
+@click.option("--test", "test_source", metavar="SRC", type=SOURCE, help="Test data; replaces the model's.")
 @click.option(
     "--weights",
     multiple=True,
     metavar="FILE[,FILE]",
+    type=FILE,
     callback=_files,
     help="Start from the weights in .caffemodel files, layer by layer by name (finetuning).",
 )
-@click.option("--snapshot", metavar="FILE", help="Go on from a .solverstate: weights, history, iteration.")
+@click.option("--snapshot", metavar="FILE", type=FILE, help="Go on from a .solverstate: weights, history, iteration.")
 @click.option("--max-iter", type=click.INT, help="The iteration to end at.  [default: the solver's]")
 @click.option("--threads", type=click.INT, help="Threads of the engine.  [default: all cores]")
 @precision_option
@@ -98,6 +119,7 @@ def _files(context: click.Context, parameter: click.Parameter, given: tuple[str,
 @click.option(
     "--snapshot-dir",
     metavar="DIR",
+    type=FILE,
     help="Where snapshots go; snapshot_prefix names them.  [default: the folder in snapshot_prefix, else snapshots]",
 )
 @click.option(
@@ -120,10 +142,13 @@ def _files(context: click.Context, parameter: click.Parameter, given: tuple[str,
 )
 @define_option
 @click.option(
-    "--json", metavar="FILE", help="Write one event per line (start, iteration, test, snapshot, end) to FILE."
+    "--json",
+    metavar="FILE",
+    type=FILE,
+    help="Write one event per line (start, iteration, test, snapshot, end) to FILE.",
 )
 @tracker_options
-@click.version_option(**VERSION)
+@speech_options
 def train_command(model: str, **options: Any) -> None:
     """Train MODEL on this machine, without Spark, as `caffe train` does.
 
@@ -150,17 +175,20 @@ def train_command(model: str, **options: Any) -> None:
     sys.exit(status)
 
 
-@click.command(context_settings=CONTEXT)
-@click.argument("model", type=click.Path())
+@click.command(cls=Command, context_settings=CONTEXT)
+@click.argument("model", type=MODEL)
 @click.option(
     "--weights",
     multiple=True,
     required=True,
     metavar="FILE[,FILE]",
+    type=FILE,
     callback=_files,
     help="The weights to score: .caffemodel files.",
 )
-@click.option("--test", "source", metavar="SRC", help="Test data, such as mnist:DIR; replaces the model's.")
+@click.option(
+    "--test", "source", metavar="SRC", type=SOURCE, help="Test data, such as mnist:DIR; replaces the model's."
+)
 @click.option("--iterations", type=click.INT, help="Batches, of a net that reads its data itself.  [default: 50]")
 @click.option("--threads", type=click.INT, help="Threads of the engine.  [default: all cores]")
 @precision_option
@@ -169,7 +197,7 @@ def train_command(model: str, **options: Any) -> None:
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", help="How it is shown.  [default: text]"
 )
-@click.version_option(**VERSION)
+@speech_options
 def test_command(model: str, **options: Any) -> None:
     """Score trained weights on test data, as `caffe test` does.
 
@@ -190,10 +218,10 @@ def test_command(model: str, **options: Any) -> None:
     sys.exit(guarded(lambda: main(model, **options)))
 
 
-@click.command(context_settings=CONTEXT)
-@click.argument("model", type=click.Path())
-@click.argument("weights", type=click.Path())
-@click.argument("source", metavar="SRC")
+@click.command(cls=Command, context_settings=CONTEXT)
+@click.argument("model", type=MODEL)
+@click.argument("weights", type=FILE)
+@click.argument("source", metavar="SRC", type=SOURCE)
 @click.option(
     "--blobs",
     multiple=True,
@@ -202,27 +230,34 @@ def test_command(model: str, **options: Any) -> None:
     help="Give these blobs as they are, in place of predictions: features.",
 )
 @click.option(
-    "--out", metavar="KIND:PLACE", help="Write to parquet:DIR, csv:FILE, json:FILE (a row a line) or npz:FILE."
+    "--out",
+    metavar="KIND:PLACE",
+    type=Completed("kind:place", "outs"),
+    help="Write to parquet:DIR, csv:FILE, json:FILE (a row a line) or npz:FILE.",
 )
 @click.option(
     "--workers", type=click.INT, help="Threads, each with a net of its own; with --master, tasks.  [default: 1]"
 )
-@click.option("--master", metavar="URL", help="Spark's master: compute there.  [default: without Spark]")
+@click.option("--master", metavar="URL", type=MASTER, help="Spark's master: compute there.  [default: without Spark]")
 @click.option(
     "--top", type=click.INT, default=5, show_default=True, help="So many of the likeliest classes of each row."
 )
-@click.option("--labels", metavar="FILE", help="The classes' names, a line each.")
+@click.option("--labels", metavar="FILE", type=FILE, help="The classes' names, a line each.")
 @click.option("--eval", "evaluate", is_flag=True, help="Compare with the labels: accuracy, classes, confusion matrix.")
-@click.option("--confusion", metavar="FILE.png", help="Where --eval draws the matrix.  [default: confusion.png]")
-@click.option("--json", metavar="FILE", help="Write the rows counted, and what --eval finds, as one JSON object.")
+@click.option(
+    "--confusion", metavar="FILE.png", type=FILE, help="Where --eval draws the matrix.  [default: confusion.png]"
+)
+@click.option(
+    "--json", metavar="FILE", type=FILE, help="Write the rows counted, and what --eval finds, as one JSON object."
+)
 @click.option("--batch", type=click.INT, default=64, show_default=True, help="Rows of a pass.")
 @click.option("--threads", type=click.INT, help="Threads of the engine.  [default: all cores]")
 @precision_option
 @bad_records_option
 @click.option("--conf", multiple=True, metavar="KEY=VALUE", help="A setting of Spark's own; repeatable.")
-@click.option("--ship-env", metavar="FILE", help="Send executors this environment, as sparknet-run does.")
+@click.option("--ship-env", metavar="FILE", type=FILE, help="Send executors this environment, as sparknet-run does.")
 @define_option
-@click.version_option(**VERSION)
+@speech_options
 def predict_command(model: str, weights: str, source: str, **options: Any) -> None:
     """Tell what a trained net says of the rows of SRC.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import pathlib
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,6 +22,8 @@ from .proto import caffe_pb2, sparknet_pb2, text
 
 if TYPE_CHECKING:
     from .check import NetReport
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -63,9 +67,9 @@ class Model:
         return write_model(self, folder, stem or (self.path.stem if self.path else re.sub(r"[^\w.-]", "_", self.name)))
 
     def _repr_html_(self) -> str:
-        from .notebook import html
+        from .view import frame
 
-        return html(self)
+        return frame(self)
 
 
 def compile_file(
@@ -231,7 +235,10 @@ def _run(passes: tuple[_Pass, ...], state: _State, source: Source) -> Model:
 def _pass_all(passes: tuple[_Pass, ...], state: _State) -> None:
     with _collector_paused(), contextlib.suppress(Failed, Exhausted):
         for one in passes:
+            began = time.perf_counter()
             one(state)
+            name, took = one.__name__.strip("_"), (time.perf_counter() - began) * 1e3
+            _logger.info("compiling %s: %s, %.1f ms", state.source.name if state.source else "", name, took)
 
 
 @contextlib.contextmanager

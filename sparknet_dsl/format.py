@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from . import ast
+from . import ast, terminal
 from .diagnostics import Diagnostics, Source
 from .errors import ModelError, SparkNetError, UsageError
 from .files import exists, is_dir, write_atomic
@@ -468,8 +468,11 @@ def format_files(paths: Sequence[str], *, check: bool = False, diff: bool = Fals
                 write_atomic(path.resolve(), after)
         except SparkNetError as error:
             status = 1
-            print(error if isinstance(error, ModelError) else f"error: {error}", file=sys.stderr)
-    if changed or unchanged:
+            if isinstance(error, ModelError):
+                print(error, file=sys.stderr)
+            else:
+                terminal.complain(str(error))
+    if (changed or unchanged) and not terminal.quiet():
         would = "would be " if check or diff else ""
         print(f"{_count(changed)} {would}formatted, {unchanged} as they should be", file=sys.stderr)
     return status

@@ -1,118 +1,152 @@
-"""A model as HTML, for notebooks: the table of layers and the graph, with nothing loaded from elsewhere."""
+"""Training in a notebook: a chart that grows while a run goes on, and what a run was, as HTML."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .table import HEADINGS, dims, number, rows, totals
+from .runtime.console import ConsoleReport
+from .runtime.events import Again, Dropped, End, Event, Iteration, Round, Start, Test
+from .view.chart import Line, Panel, charts
 
 if TYPE_CHECKING:
-    from .compile import Model
+    from .runtime.train import Result
 
-_WIDTH, _LINE, _GAP = 190, 14, 26  # of a box, of a line of text in it, between two boxes; in pixels
+EVERY = 0.5  # seconds between two drawings, at least
 
 
-def html(model: Model) -> str:
-    """The graph and the table, each folding away."""
-    everything = rows(model)
-    parameters, work = totals(model)
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in HEADINGS)
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td>{escape(str(cell))}</td>" for cell in (*row[:4], number(row[4]), number(row[5])))
-        + "</tr>"
-        for row in everything
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel, whose outputs are shown as HTML."""
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return hasattr(get_ipython(), "kernel")
+
+
+class LiveChart:
+    """A callback that draws a run while it goes on: loss, metrics of tests, and how fast it is.
+
+        Trainer("digits", workers=2, callbacks=[LiveChart()]).fit()
+
+    In a notebook `Trainer` has one of its own where none is given. Outside notebooks the run is told in lines, as on a
+    terminal.
+    """
+
+    def __init__(self) -> None:
+        self._lines = None if in_notebook() else ConsoleReport()
+        self._events: list[Event] = []
+        self._handle: Any = None
+        self._drawn = 0.0
+
+    def wait(self, what: str) -> None:
+        """Shows that `what` is going on, until the next event."""
+        if self._lines is not None:
+            self._lines.wait(what)
+        else:
+            self._events = []
+            self._handle = None
+            self._show(f"<i>{escape(what)} …</i>")
+
+    def go_on(self) -> None:
+        """Ends `wait`."""
+        if self._lines is not None:
+            self._lines.go_on()
+
+    def __call__(self, event: Event) -> None:
+        """Draws `event`, at once or with those that follow soon."""
+        if self._lines is not None:
+            self._lines(event)
+            return
+        if isinstance(event, Start):
+            self._events = []
+        self._events.append(event)
+        now = time.monotonic()
+        if now - self._drawn >= EVERY or isinstance(event, Start | End):
+            self._drawn = now
+            self._show(history(self._events))
+        if isinstance(event, End):
+            self._handle = None
+
+    def _show(self, content: str) -> None:
+        from IPython.display import HTML, display
+
+        drawing = HTML(content)  # type: ignore[no-untyped-call]
+        if self._handle is None:
+            self._handle = display(drawing, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(drawing)
+
+
+def history(events: Sequence[Event]) -> str:
+    """What `events` of one run tell, as HTML: where it is or how it ended, loss and metrics as charts."""
+    trained = [event for event in events if isinstance(event, Round | Iteration)]
+    tests = [event for event in events if isinstance(event, Test) and event.net == 0]
+    losses = [Line("training", [(event.iteration, event.loss) for event in trained])]
+    names = list(tests[0].metrics) if tests else []
+    lines = {
+        name: Line(name, [(test.iteration, test.metrics.get(name, float("nan"))) for test in tests]) for name in names
+    }
+    # Losses of tests belong beside that of training; what else is measured has a panel of its own.
+    losses += [Line(f"test {line.name}", line.points) for name, line in lines.items() if "loss" in name]
+    others = [line for name, line in lines.items() if "loss" not in name]
+    panels = [Panel("loss, by iteration", losses), *([Panel("tests, by iteration", others)] if others else [])]
+    shown = charts(panels) if trained or tests else ""
+    said = "".join(f'<div style="opacity:.75">{escape(line)}</div>' for line in _notes(events))
+    return f"<div><div>{_where(events, trained)}</div>{said}{shown}</div>"
+
+
+def _where(events: Sequence[Event], trained: Sequence[Round | Iteration]) -> str:
+    """One line: the model, and how far it is, or how it ended."""
+    start = next((event for event in events if isinstance(event, Start)), None)
+    end = next((event for event in events if isinstance(event, End)), None)
+    parts = [f"<b>{escape(start.model)}</b>"] if start is not None else []
+    if end is not None:
+        parts.append(end.status + (f": {escape(end.message)}" if end.message else ""))
+    if trained:
+        last = trained[-1]
+        if isinstance(last, Round):
+            done, total, unit = last.round, last.rounds, "round"
+        else:
+            done, total, unit = last.iteration, last.max_iter, "iteration"
+        parts.append(f"{unit} {done:,} of {total:,}")
+        seconds = sum(event.seconds for event in trained)
+        if seconds:
+            parts.append(f"{sum(event.rows for event in trained) / seconds:,.0f} images/s")
+        first = (start.round or 0 if unit == "round" else start.iteration) if start is not None else 0
+        if end is None and done > first:
+            parts.append(f"{seconds / (done - first) * (total - done):,.0f} s left")
+    if end is not None:
+        parts.append(f"{end.seconds:,.1f} s")
+        parts += [f"{escape(name)} {value:.4g}" for name, value in end.metrics.items()]
+    return ", ".join(parts)
+
+
+def _notes(events: Sequence[Event]) -> list[str]:
+    notes: list[str] = []
+    for event in events:
+        if isinstance(event, Start):
+            notes += event.notes
+        elif isinstance(event, Again | Dropped):
+            what = "again from" if isinstance(event, Again) else "left out of"
+            notes.append(f"{what} round {event.round}: {event.reason}")
+    return notes
+
+
+def result(found: Result) -> str:
+    """What a run left, as a table."""
+    rows: dict[str, str] = {"rounds": f"{found.round:,}", "iterations": f"{found.iteration:,}"}
+    rows |= {name: f"{value:.4g}" for name, value in found.metrics.items()}
+    files = "<br>".join(escape(str(file)) for file in found.files)
+    return _table({**rows, "files": files})
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    cells = (
+        f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{value}</td></tr>'
+        for name, value in rows.items()
     )
-    said = f"{len(everything)} layers, {number(parameters) or 0} parameters, {number(work) or 0} multiply-adds"
-    return (
-        f"<div><b>{escape(model.name)}</b>: {said}"
-        f"<details open><summary>graph</summary>{svg(model)}</details>"
-        f'<details><summary>layers</summary><div style="max-height:30em;overflow:auto">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></details></div>"
-    )
-
-
-@dataclass
-class _Box:
-    """A layer and those that work in place on its top."""
-
-    lines: list[str]
-    readers_of: list[tuple[_Box, str]]  # the boxes that it reads, and what
-    rank: int
-    x: float = 0
-    y: float = 0
-    tops: list[str] = field(default_factory=list)
-
-    @property
-    def height(self) -> int:
-        return _LINE * len(self.lines) + 8
-
-
-def svg(model: Model) -> str:
-    """The net of the first phase in layers from top to bottom: who reads stands below whom it reads."""
-    boxes = _boxes(model)
-    ranks: dict[int, list[_Box]] = {}
-    for box in boxes:
-        ranks.setdefault(box.rank, []).append(box)
-    most = max((len(row) for row in ranks.values()), default=0)
-    width, y = most * (_WIDTH + _GAP) + _GAP, _GAP
-    for rank in sorted(ranks):
-        row = ranks[rank]
-        left = (width - len(row) * (_WIDTH + _GAP) + _GAP) / 2
-        for index, box in enumerate(row):
-            box.x, box.y = left + index * (_WIDTH + _GAP), y
-        y += max(box.height for box in row) + _GAP
-    drawn = [_edge(source, box, name) for box in boxes for source, name in box.readers_of]
-    drawn += [_rectangle(box) for box in boxes]
-    return (
-        '<div style="max-height:40em;overflow:auto"><svg xmlns="http://www.w3.org/2000/svg" '
-        f'width="{width}" height="{y}" '
-        f'font-family="sans-serif" font-size="11">{"".join(drawn)}</svg></div>'
-    )
-
-
-def _boxes(model: Model) -> list[_Box]:
-    phase = next(iter(model.reports), None)
-    boxes: list[_Box] = []
-    writers: dict[str, _Box] = {}
-    for report in model.reports[phase].layers if phase else []:
-        if report.index < 0:
-            continue
-        layer = model.net.layer[report.index]
-        said = f"{layer.name}: {layer.type}"
-        if list(layer.top) == list(layer.bottom) and layer.top and layer.top[0] in writers:
-            writers[layer.top[0]].lines.append(said)
-            continue
-        sources = [(writers[bottom], bottom) for bottom in layer.bottom if bottom in writers]
-        rank = max((source.rank + 1 for source, _ in sources), default=0)
-        shapes = [dims(shape) for shape in report.top_shapes]
-        box = _Box([said, *shapes], sources, rank)
-        boxes.append(box)
-        writers.update(dict.fromkeys(layer.top, box))
-    return boxes
-
-
-def _rectangle(box: _Box) -> str:
-    lines = "".join(
-        f'<text x="{box.x + 6:g}" y="{box.y + _LINE * (index + 1):g}">{escape(_short(line))}</text>'
-        for index, line in enumerate(box.lines)
-    )
-    title = escape("\n".join(box.lines))
-    return (
-        f'<g><title>{title}</title><rect x="{box.x:g}" y="{box.y:g}" width="{_WIDTH}" height="{box.height}" rx="4" '
-        f'fill="#eef3fa" stroke="#5b7aa6"/>{lines}</g>'
-    )
-
-
-def _short(text: str, most: int = 32) -> str:
-    return text if len(text) <= most else "…" + text[1 - most :]
-
-
-def _edge(source: _Box, target: _Box, name: str) -> str:
-    x1, y1 = source.x + _WIDTH / 2, source.y + source.height
-    x2, y2 = target.x + _WIDTH / 2, target.y
-    middle = (y1 + y2) / 2
-    path = f"M{x1:g} {y1:g} C{x1:g} {middle:g} {x2:g} {middle:g} {x2:g} {y2:g}"
-    return f'<path d="{path}" fill="none" stroke="#999"><title>{escape(name)}</title></path>'
+    return f"<table>{''.join(cells)}</table>"

@@ -21,6 +21,7 @@ KINDS = {
     "binary": ".binaryproto",
     "json": ".json",
     "snet": ".snet",
+    "html": ".html",
     "dot": ".dot",
     "mermaid": ".mmd",
     "summary": ".txt",
@@ -51,6 +52,10 @@ def render(model: Model, kind: str) -> bytes:
         from .table import summary
 
         return f"{summary(model)}\n".encode()
+    if kind == "html":
+        from .view import page
+
+        return page(model).encode()
     from . import draw
 
     return (draw.dot(model) if kind == "dot" else draw.mermaid(model)).encode()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from . import schema
+from . import schema, terminal
 from .proto import caffe_pb2, sparknet_pb2
 
 if TYPE_CHECKING:
@@ -398,14 +398,11 @@ def _sentence(text: str) -> str:
 
 def print_doc(name: str) -> None:
     """Prints one type to standard output; raises KeyError as type_doc does."""
-    import sys
-
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     doc = type_doc(name)
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = terminal.console(width=120)
     console.print(Text.assemble((doc.name, "bold"), f": {doc.summary}"))
     for fact in doc.facts:
         console.print(Text(f"  {fact}"))

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from . import terminal
 from .compile import Model
 from .proto import caffe_pb2
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 HEADINGS = ("layer", "type", "phase", "output", "parameters", "multiply-adds")
 RIGHT = HEADINGS[4:]  # numbers
+NARROW = 90  # columns below which texts go under the numbers
 
 
 def rows(model: Model) -> list[tuple[str, str, str, str, int, int]]:
@@ -33,7 +35,7 @@ def rows(model: Model) -> list[tuple[str, str, str, str, int, int]]:
     for index in sorted(seen):
         report, where = seen[index]
         shapes = ", ".join(dims(shape) for shape in report.top_shapes) or "-"
-        count = sum(math.prod(shape) for shape in _learned(report))
+        count = sum(math.prod(shape) for shape in learned(report))
         only = "" if len(where) == len(phases) else where[0]
         result.append((report.name, report.type, only, shapes, count, report.multiply_adds))
     return result
@@ -42,7 +44,7 @@ def rows(model: Model) -> list[tuple[str, str, str, str, int, int]]:
 def totals(model: Model) -> tuple[int, int]:
     """Parameters (shared ones once) and multiply-adds of one training batch's forward pass."""
     phase = "TRAIN" if "TRAIN" in model.reports else next(iter(model.reports), None)
-    return _count(model.reports[phase], model.net) if phase else (0, 0)
+    return totals_of(model.reports[phase], model.net) if phase else (0, 0)
 
 
 def costs(model: Model) -> tuple[int, int]:
@@ -50,22 +52,23 @@ def costs(model: Model) -> tuple[int, int]:
     if model.deploy is None:
         parameters, work = totals(model)
         return parameters, work // (_batch(model.reports["TRAIN"]) or 1)
-    parameters, work = _count(model.reports["DEPLOY"], model.deploy)
+    parameters, work = totals_of(model.reports["DEPLOY"], model.deploy)
     return parameters, work // (_batch(model.reports["DEPLOY"]) or 1)
 
 
-def _learned(report: LayerReport) -> Sequence[Sequence[int]]:
+def learned(report: LayerReport) -> Sequence[Sequence[int]]:
     """The shapes of a layer's parameters; BatchNorm's are statistics that no gradient reaches."""
     return () if report.type == "BatchNorm" else report.param_shapes
 
 
-def _count(phase: NetReport, net: caffe_pb2.NetParameter) -> tuple[int, int]:
+def totals_of(phase: NetReport, net: caffe_pb2.NetParameter) -> tuple[int, int]:
+    """Parameters (shared ones once) and multiply-adds of a forward pass in one phase."""
     shared: set[str] = set()
     parameters = work = 0
     for report in phase.layers:
         work += report.multiply_adds
         specs = net.layer[report.index].param if report.index >= 0 else []
-        for index, shape in enumerate(_learned(report)):
+        for index, shape in enumerate(learned(report)):
             name = specs[index].name if index < len(specs) else ""
             if name and name in shared:
                 continue
@@ -84,9 +87,7 @@ def dims(shape: Sequence[int] | None) -> str:
 def print_table(model: Model) -> None:
     """Prints the table to standard output: folded and bold for a terminal, else in plain lines of any width."""
     if sys.stdout.isatty():
-        from rich.console import Console
-
-        Console().print(_table(model))
+        terminal.console().print(_table(model))
     else:
         print(summary(model))
 
@@ -152,16 +153,41 @@ def number(value: int) -> str:
 
 
 def print_library(library: Sequence[Entry]) -> None:
-    """Prints the library's models to standard output."""
-    from rich.console import Console
+    """Prints the library's models to standard output, and how to use one; numbers are short: 6.99 M."""
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
+    console = terminal.console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("name", "what", "parameters", "multiply-adds"):
+    for heading in ("name", "parameters", "multiply-adds", "what"):
         right = heading in RIGHT
-        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=heading != "what")
     for entry in library:
-        cells = (entry.name, entry.what, number(entry.parameters), number(entry.multiply_adds))
-        table.add_row(*(Text(cell) for cell in cells))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+        name, what = Text(entry.name, style="cyan"), Text(entry.what.partition(": ")[2] or entry.what)
+        parameters, work = short(entry.parameters), short(entry.multiply_adds)
+        if console.width < NARROW:
+            console.print(name, f"{parameters} parameters, {work} multiply-adds", sep="  ")
+            console.print(Padding(what, (0, 0, 0, 2)))
+        table.add_row(name, parameters, work, what)
+    if console.width >= NARROW:
+        console.print(table)
+    if sys.stdout.isatty() and not terminal.quiet():
+        console.print("\nA name stands for its model in every command: sparknet-compile googlenet", style="dim")
+
+
+def library_json(library: Sequence[Entry]) -> str:
+    """The library's models as a JSON list of objects."""
+    import dataclasses
+    import json
+
+    return json.dumps([dataclasses.asdict(entry) for entry in library], indent=2, ensure_ascii=False)
+
+
+def short(value: int) -> str:
+    """A large number in three digits: 6.99 M; as it is below a thousand."""
+    if value < 1000:
+        return str(value)
+    power = min((len(str(value)) - 1) // 3, 4)
+    scaled = value / 1000**power
+    return f"{scaled:.{max(0, 3 - len(str(int(scaled))))}f} {'kMGT'[power - 1]}"

@@ -25,7 +25,7 @@ PACKAGES = {
 CPP = ["--dry-run", "--Werror", *map(str, [*ROOT.glob("caffe_ext/**/*.cpp"), *ROOT.glob("caffe_ext/**/*.h")])]
 # What a module may import stands below it.
 LEVELS = ["leaf", "proto", "engine", "language", "runtime", "ml", "cli"]
-LEAVES = {"sparknet_dsl.errors", "sparknet_dsl.files", "sparknet_dsl.grammar", "sparknet_dsl.models"}
+LEAVES = {f"sparknet_dsl.{name}" for name in ("errors", "files", "grammar", "models", "terminal")}
 
 
 def modules() -> dict[str, pathlib.Path]:
@@ -44,14 +44,15 @@ def modules() -> dict[str, pathlib.Path]:
 def level(module: str) -> str:
     if module in LEAVES:
         return "leaf"
+    if module.startswith("sparknet_dsl.cli"):
+        return "cli"
     for prefix, name in [
         ("sparknet_dsl.proto", "proto"),
         ("sparknet_dsl.caffe_ext", "engine"),
         ("sparknet_dsl.runtime", "runtime"),
+        ("sparknet_dsl.notebook", "runtime"),
         ("sparknet_dsl.ml", "ml"),
-        ("sparknet_dsl.cli", "cli"),
-        ("sparknet_dsl.cli_data", "cli"),
-        ("sparknet_dsl.cli_local", "cli"),
+        ("sparknet_dsl.lsp.__main__", "cli"),
     ]:
         if module == prefix or module.startswith(prefix + "."):
             return name

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from ...errors import DataError, UsageError
 from ..data import BadPolicy, Columns, Phase
+from ..progress import progress
 from .pixels import Encoding, Pixelwork
-from .progress import progress
 from .reading import Input, open_input
 from .sink import Sink, Written, sink
 from .writer import Layout, label_of, rows_of

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from ...errors import DataError, OutputError, UsageError
 from ...files import atomic_path
-from .progress import Bar, progress
+from ..progress import Bar, progress
 from .published import DATA_SETS, DataSet, File
 
 TIMEOUT = 30  # seconds without a byte

@@ -17,10 +17,10 @@ from ..cores import cores
 from ..data import BadPolicy, BadRecords, Column, Columns, Phase
 from ..ingest import Ingested
 from ..means import write_mean
+from ..progress import Bar, progress
 from ..shards import Shard
 from ..spark import Cluster
 from .pixels import Pixelwork, Work
-from .progress import Bar, progress
 from .reading import Input, open_input, picked
 from .writer import image_of, rows_of
 

@@ -1,8 +1,8 @@
 """`sparknet-data shards`: images, in a folder for each class, packed into tars as SparkNet keeps ImageNet."""
 
 from ..data import BadPolicy, Phase
+from ..progress import progress
 from .convert import Options, opened, rows_in_order, sink_for
-from .progress import progress
 from .reading import names_in
 from .writer import path_in, rows_of
 

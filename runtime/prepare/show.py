@@ -6,9 +6,10 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from ... import terminal
 from ...errors import DataError
 from ..events import finite
-from .progress import progress
+from ..progress import progress
 from .reading import Input
 from .sheet import Sample, print_sheet, write_sheet
 from .summary import Summary
@@ -39,7 +40,7 @@ def show(data: Input, sheet: str | None, count: int, as_json: bool) -> None:
         json.dump(finite(document), sys.stdout, indent=2, allow_nan=False)
         print()
         return
-    console = Console(highlight=False)
+    console = terminal.console()
     _print(console, data, summary)
     if tiles and console.color_system and not console.is_dumb_terminal:
         print_sheet(console, tiles)

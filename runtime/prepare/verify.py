@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data import BadRecords, Columns, Phase
-from .progress import progress
+from ..progress import progress
 from .reading import Input, names_in, open_input
 from .summary import Summary
 from .writer import rows_of

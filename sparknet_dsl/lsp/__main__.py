@@ -5,18 +5,27 @@ import sys
 
 import click
 
-from .. import __version__
+from .. import terminal
+from ..cli_common import CONTEXT, Command, version_option
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="sparknet-lsp")
+@click.command(cls=Command, context_settings=CONTEXT)
+@version_option
 @click.option("--stdio", is_flag=True, help="What it does anyway; editors say so.")
 def main(stdio: bool) -> None:
-    """Speak the Language Server Protocol on standard input and output; editors start it (docs/editors.md)."""
+    """Speak the Language Server Protocol on standard input and output; editors start it (docs/editors.md).
+
+    \b
+    Examples:
+      sparknet-lsp                                         (what an editor is told to run)
+      vim.lsp.start({name = "snet", cmd = {"sparknet-lsp"}})          (in Neovim's init.lua)
+
+    Exit status: 0 done, 2 pygls is missing, or the command line is wrong.
+    """
     try:
         import pygls  # noqa: F401
     except ModuleNotFoundError:
-        print("error: sparknet-lsp needs pygls: pip install 'sparknet-dsl[lsp]'", file=sys.stderr)
+        terminal.complain("sparknet-lsp needs pygls: pip install 'sparknet-dsl[lsp]'")
         sys.exit(2)
     from .server import server
 

@@ -10,14 +10,14 @@ import pytest
 from click.testing import CliRunner, Result
 from google.protobuf import text_format
 
-from sparknet_dsl import cli, cli_local
+from sparknet_dsl import cli, cli_compile, cli_local
 from sparknet_dsl.proto import caffe_pb2, sparknet_pb2
 
 MODELS = pathlib.Path(__file__).parents[2] / "models"
 
 
 def run(*args: object) -> Result:
-    return CliRunner().invoke(cli.compile_command, [str(arg) for arg in args])
+    return CliRunner().invoke(cli_compile.compile_command, [str(arg) for arg in args])
 
 
 def read(path: pathlib.Path, kind: type) -> object:
@@ -196,7 +196,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *(cli.compile_command, cli.run_command, cli.format_command),
+        *(cli_compile.compile_command, cli.run_command, cli_compile.format_command),
         *(cli_local.time_command, cli_local.train_command, cli_local.test_command),
     ],
 )

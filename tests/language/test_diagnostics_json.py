@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from sparknet_dsl import cli, compile_text
+from sparknet_dsl import cli_compile, compile_text
 from sparknet_dsl.errors import ModelError
 
 CASES = pathlib.Path(__file__).parent / "cases"
 
 
 def document(*args: object, status: int) -> dict[str, Any]:
-    result = CliRunner().invoke(cli.compile_command, ["--format", "json", *map(str, args)])
+    result = CliRunner().invoke(cli_compile.compile_command, ["--format", "json", *map(str, args)])
     assert result.exit_code == status, result.output
     assert not result.stderr
     return json.loads(result.stdout)
@@ -91,7 +91,7 @@ def test_fixes_remove_what_they_are_for(
     path: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(CASES)
-    result = CliRunner().invoke(cli.compile_command, [path.name, "--format", "json", "-o", str(tmp_path)])
+    result = CliRunner().invoke(cli_compile.compile_command, [path.name, "--format", "json", "-o", str(tmp_path)])
     found = json.loads(result.stdout)["diagnostics"]
     before = collections.Counter((one["code"], one["message"]) for one in found)
     fixable = collections.Counter((one["code"], one["message"]) for one in found if one["fix"])

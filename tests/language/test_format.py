@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparknet_dsl import cli, compile_file
+from sparknet_dsl import cli_compile, compile_file
 from sparknet_dsl.errors import ModelError
 from sparknet_dsl.format import WIDTH, format_text
 
@@ -223,7 +223,7 @@ def test_formatting_keeps_the_meaning_and_settles_at_once(text: str) -> None:
 
 
 def run(*args: object, text: str | None = None) -> Result:
-    return CliRunner().invoke(cli.format_command, [str(arg) for arg in args], input=text)
+    return CliRunner().invoke(cli_compile.format_command, [str(arg) for arg in args], input=text)
 
 
 def test_the_command(tmp_path: pathlib.Path) -> None:

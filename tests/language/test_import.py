@@ -11,7 +11,7 @@ from shared import ROOT
 
 from sparknet_dsl import caffe_ext, compile_file, compile_text, load
 from sparknet_dsl.caffe_ext import Net, Solver
-from sparknet_dsl.cli import compile_command
+from sparknet_dsl.cli_compile import compile_command
 from sparknet_dsl.emit import to_text
 from sparknet_dsl.errors import EngineError, ModelError
 from sparknet_dsl.proto import caffe_pb2

@@ -1,5 +1,6 @@
 """The model library: each model compiles, its comment is true, and it equals what its authors published."""
 
+import json
 import pathlib
 import re
 
@@ -10,7 +11,7 @@ from google.protobuf.message import Message
 from shared import shared
 
 from sparknet_dsl import compile_file, library, load
-from sparknet_dsl.cli import compile_command
+from sparknet_dsl.cli_compile import compile_command
 from sparknet_dsl.errors import ModelError
 from sparknet_dsl.format import format_text
 from sparknet_dsl.proto import caffe_pb2
@@ -217,4 +218,8 @@ def test_list_shows_every_model() -> None:
     lines = ran.output.splitlines()
     assert [line.split()[0] for line in lines] == ["name", *NAMES]
     (shown,) = [line for line in lines if line.startswith("vgg16")]
-    assert shown.split()[-2:] == ["138,357,544", "15,470,264,320"]
+    assert shown.split()[1:5] == ["138", "M", "15.5", "G"]
+    ran = CliRunner().invoke(compile_command, ["--list", "--json"])
+    listed = json.loads(ran.output)
+    assert [entry["name"] for entry in listed] == NAMES
+    assert listed[-1]["parameters"] == 138_357_544 and listed[-1]["multiply_adds"] == 15_470_264_320

@@ -296,7 +296,8 @@ def test_command_emits(tmp_path: pathlib.Path) -> None:
     (tmp_path / "n.snet").write_text(BLOCKS, encoding="utf-8")
 
     def run(*args: str) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-c", "from sparknet_dsl.cli import compile_command as c; c()", "n.snet", *args]
+        code = "from sparknet_dsl.cli_compile import compile_command as c; c()"
+        command = [sys.executable, "-c", code, "n.snet", *args]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
 
     wanted = render(compile_text(BLOCKS), "prototxt")

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from sparknet_dsl import compile_text, reference, schema
-from sparknet_dsl.cli import compile_command
+from sparknet_dsl.cli_compile import compile_command
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "reference.md"
 TYPES = sorted(schema.layer_types())

@@ -9,7 +9,7 @@ MODELS = pathlib.Path(__file__).parents[2] / "models"
 
 def test_the_compiler_imports_no_numpy_and_no_spark(tmp_path: pathlib.Path) -> None:
     code = (
-        "import sys\nfrom sparknet_dsl.cli import compile_command\n"
+        "import sys\nfrom sparknet_dsl.cli_compile import compile_command\n"
         "try:\n    compile_command(sys.argv[1:])\nexcept SystemExit as left:\n    assert not left.code\n"
         "print(sorted({'numpy', 'pyspark', 'sklearn'} & set(sys.modules)))"
     )

@@ -125,7 +125,7 @@ def test_sources_that_cannot_be_read(command: str, source: str, message: str, fo
         (("get", "imagenet21k"), "there is no data set `imagenet21k`; there are mnist, "),
         (("mean", "digits:", "--master", "local[2]"), "--master wants --workers"),
         (("verify", "digits:", "--allow", "everything"), "is not one of"),
-        (("shwo", "digits:"), "No such command"),
+        (("shwo", "digits:"), "there is no command shwo: did you mean show?"),
     ],
 )
 def test_wrong_command_lines(words: tuple[str, ...], message: str, folder: pathlib.Path) -> None:
