@@ -1,4 +1,4 @@
-"""A folder as the pages' reader has one: the repository's models and examples and the data that they name, all small."""
+"""A folder as the reader of the pages has one: models, examples, and the data that they name, all small."""
 
 import pathlib
 import re
@@ -8,7 +8,7 @@ import struct
 import cv2
 import numpy as np
 import pyarrow
-from documents import ROOT
+from documents import ROOT, blocks
 from pyarrow import parquet
 from source_files import coded, datum, noise, write_lmdb, write_tar
 
@@ -33,8 +33,7 @@ def make(folder: pathlib.Path, models: pathlib.Path) -> None:
     shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("images"))
     shutil.copytree(ROOT / "models", models)
     for path in [*models.glob("*.snet"), *folder.rglob("examples/**/*.snet")]:
-        if path.stem != "digits":
-            path.write_text(smaller(path.read_text("utf-8")), encoding="utf-8")
+        path.write_text(smaller(path.read_text("utf-8")), encoding="utf-8")
     (folder / "models").symlink_to(models)
     for name in ("DIR", "data/mnist", "data/cifar10"):
         (folder / name).mkdir(parents=True)
@@ -56,6 +55,8 @@ def make(folder: pathlib.Path, models: pathlib.Path) -> None:
     mean.parent.mkdir()
     mean.write_bytes(array_to_blobproto(np.full((1, 3, 256, 256), 110.0)).SerializeToString())
     write_caffes_solver(folder)
+    write_points(folder / "data/points.svm")
+    write_published(folder)
 
 
 def write_weights(folder: pathlib.Path, models: pathlib.Path) -> None:
@@ -78,6 +79,24 @@ def smaller(model: str) -> str:
     ):
         model = re.sub(pattern, by, model)
     return model
+
+
+def write_points(path: pathlib.Path) -> None:
+    """Two clouds of points with four coordinates."""
+    random = np.random.default_rng(2)
+    lines = []
+    for place in range(40):
+        numbers = random.normal(place % 2, 0.3, 4)
+        lines.append(f"{place % 2} " + " ".join(f"{axis + 1}:{number:.4f}" for axis, number in enumerate(numbers)))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_published(folder: pathlib.Path) -> None:
+    """Weights of the net that docs/fine-tuning.md starts from."""
+    (net,) = blocks("docs/fine-tuning.md", "prototxt")
+    model = folder / "published.prototxt"
+    model.write_text(net.text, encoding="utf-8")
+    caffe_ext.Net(str(model), caffe_ext.TRAIN).save(folder / "published.caffemodel")
 
 
 def write_caffes_solver(folder: pathlib.Path) -> None:
