@@ -1,4 +1,4 @@
-"""The pages: every block is of a kind that is tested or marked, every link leads somewhere, what is generated is current.
+"""The pages: every block is tested or marked, every link leads somewhere, what is generated is current.
 
 What the blocks do is tested in runtime/test_documents.py.
 """

@@ -52,7 +52,12 @@ def rows(*shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize("memory", ["reuse", "lean"])
 def test_it_trains_where_values_are_given_away_between_passes(memory: str) -> None:
-    layers = (INPUT, CONV, python("Gain", "c", "y", param_str="1.5"), 'layer { name: "r" type: "ReLU" bottom: "y" top: "y" }')
+    layers = (
+        INPUT,
+        CONV,
+        python("Gain", "c", "y", param_str="1.5"),
+        'layer { name: "r" type: "ReLU" bottom: "y" top: "y" }',
+    )
     end = 'layer { name: "e" type: "Reduction" bottom: "y" top: "e" loss_weight: 1 }'
     nets = [build(*layers, end, memory=way) for way in ("all", memory)]
     for _ in range(3):

@@ -62,6 +62,7 @@ def work(
     if request.node.callspec.params["page"] != "docs/tutorial.md":  # which tells what comes out
         monkeypatch.setattr(library, "FOLDER", place / "models")
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
     return folder
 
 
