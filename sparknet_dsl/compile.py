@@ -27,10 +27,10 @@ class Model:
     """A compiled model.
 
     `net` is what Caffe users call train_val: both phases in one message. `deploy` exists where the model marks a layer
-    @deploy. `solver.net` is the path that its author wrote, or absent: `net` is what it trains. `spark` has the settings
-    of the averaging loop, `path` the file, None for a text. `diagnostics` holds warnings; `reports` the engine's dry run
-    (shapes, parameters, multiply-adds) by phase: TRAIN, TEST, DEPLOY. `keeps_data_layers` tells whether they are Caffe's
-    own still.
+    @deploy. `solver.net` is the path that its author wrote, or absent: `net` is what it trains. `spark` has the
+    settings of the averaging loop, `path` the file, None for a text. `diagnostics` holds warnings; `reports` the
+    engine's dry run (shapes, parameters, multiply-adds) by phase: TRAIN, TEST, DEPLOY. `keeps_data_layers` tells
+    whether they are Caffe's own still.
     """
 
     name: str
@@ -58,7 +58,8 @@ class Model:
     def save(self, folder: str | os.PathLike[str], stem: str | None = None) -> list[pathlib.Path]:
         """Writes it into `folder` in Caffe's text format, as sparknet-compile does, and gives the paths.
 
-        Raises OutputError. The folder is made where it is not there; the files are called after `stem`, by default the model's file, or else its name.
+        Raises OutputError. The folder is made where it is not there; the files are called after `stem`, by default the
+        model's file, or else its name.
         """
         from .emit import write_model
 
@@ -81,9 +82,9 @@ def compile_file(
     """Compiles a `.snet` file, a model of the library by its name, or a net or solver in Caffe's text or binary format.
 
     `defines` gives values to the file's options. Data layers become Input layers that are fed at run time, unless
-    `keep_data_layers`. The shape of one row of each top (no batch axis), for layers that do not state it, then comes from
-    `data_shapes`, by phase, or from `rows_of`, asked with a phase, the URI of the source that the layer names, and its
-    tops. Raises ModelError, which carries everything found wrong.
+    `keep_data_layers`. The shape of one row of each top (no batch axis), for layers that do not state it, then comes
+    from `data_shapes`, by phase, or from `rows_of`, asked with a phase, the URI of the source that the layer names, and
+    its tops. Raises ModelError, which carries everything found wrong.
     """
     return _compile_file(_State(library.locate(path), dict(defines or {}), keep_data_layers, data_shapes, rows_of))
 
