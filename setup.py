@@ -8,9 +8,10 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+from typing import Any
 
 from Cython.Build import cythonize
-from setuptools import Extension, setup
+from setuptools import Distribution, Extension, setup
 from setuptools.command.build_ext import build_ext
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -21,6 +22,8 @@ WARNINGS = ["-Wall", "-Wextra"] + (["-Werror"] if os.environ.get("SPARKNET_WERRO
 SANITIZE = os.environ.get("SPARKNET_SANITIZE", "")
 CHECKS = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"] if SANITIZE else []
 OPTIMISE = ["-O1", "-g1", *CHECKS] if SANITIZE else ["-O3", "-g0"]
+# Of a wheel that holds oneDNN itself (tools/make_wheel.sh), which then does not ask for oneDNN's own wheel.
+SELF_CONTAINED = bool(os.environ.get("SPARKNET_SELF_CONTAINED"))
 
 
 def installed_file(distribution: str, ending: str) -> pathlib.Path:
@@ -53,6 +56,18 @@ def onednn_flags() -> tuple[list[str], list[str]]:
     return [flag for flag in flags if flag[:2] in ("-I", "-D")], [
         flag for flag in flags if flag[:2] not in ("-I", "-D")
     ]
+
+
+class Requirements(Distribution):
+    """What setup.cfg requires, less what the wheel holds itself."""
+
+    def parse_config_files(self, *arguments: Any, **options: Any) -> None:
+        """Reads setup.cfg and pyproject.toml."""
+        super().parse_config_files(*arguments, **options)
+        if SELF_CONTAINED:
+            mine: Any = self  # mypy does not see what setuptools has read
+            kept = [requirement for requirement in mine.install_requires if not requirement.startswith("onednn-")]
+            mine.install_requires = mine.metadata.install_requires = kept
 
 
 class ParallelBuild(build_ext):
@@ -132,4 +147,4 @@ def extensions() -> list[Extension]:
 
 
 os.chdir(HERE)
-setup(ext_modules=extensions(), cmdclass={"build_ext": ParallelBuild})
+setup(ext_modules=extensions(), cmdclass={"build_ext": ParallelBuild}, distclass=Requirements)

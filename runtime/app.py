@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .command import guarded
-from .events import JsonLines
+from .events import Emit, JsonLines
+from .trackers import trackers
 from .trainer import Trainer
 
 
@@ -18,11 +19,15 @@ def main(
     defines: Mapping[str, str] = {},
     json: str | None = None,
     plan: bool = False,
+    tensorboard: str | None = None,
+    mlflow: str | None = None,
+    mlflow_experiment: str | None = None,
     **settings: Any,
 ) -> int:
     """Trains the model in the file `model` (.snet, or a solver's .prototxt); `settings` are Trainer's.
 
-    `plan`: measures in place of training, and prints what other settings would bring.
+    `plan`: measures in place of training, and prints what other settings would bring. `tensorboard`, `mlflow`,
+    `mlflow_experiment`: see trackers.
 
     Prints progress to standard output and errors to standard error, one message each. Returns the exit status: 0
     done, 1 the model or the data is wrong, 2 the command line is wrong, 3 the cluster failed, 130 interrupted.
@@ -30,7 +35,9 @@ def main(
 
     def body() -> None:
         with contextlib.ExitStack() as stack:
-            sinks = [] if json is None or plan else [stack.enter_context(JsonLines(json))]
+            sinks: list[Emit] = [] if json is None or plan else [stack.enter_context(JsonLines(json))]
+            if not plan:
+                sinks += trackers(tensorboard, mlflow, mlflow_experiment)
             trainer = Trainer(model, callbacks=sinks, defines=defines, **settings)
             if plan:
                 trainer.plan(train, test, json)

@@ -77,12 +77,17 @@ class Still(Rule):
         nothing = Job("", b"", b"", b"", (), (), seed=0, threads=1, send_history=False)
         return cls(nothing, Averaging(momentum="RESET"), workers, workers, 0)
 
+    def title(self, round: int, steps: Sequence[int]) -> str:
+        """What is done here."""
+        del round, steps
+        return "measuring"
+
     def train(
         self, shard: Shard, partition: int, shared: Arrays, own: Arrays, round: int, iteration: int, steps: int
     ) -> Turn:
         """Gives the weights as they are."""
-        del shard, partition, round, iteration
-        return Turn(shared, 1.0, own, Figures([0.0] * steps, 0, 0.0))
+        del shard, round, iteration
+        return Turn(shared, 1.0, own, Figures([0.0] * steps, 0, 0.0, partition))
 
 
 class _Clock:

@@ -1,10 +1,10 @@
-"""What a run tells: ten kinds of events, for the console and, one JSON object a line, for scripts (`--json FILE`).
+"""What a run tells: eleven kinds of events, for the console and, one JSON object a line, for scripts (`--json FILE`).
 
 In JSON an event is an object with the key "event" ("start", "round", "tau", "again", "dropped", "iteration", "test",
-"snapshot", "skipped" or "end") and, beside it, the fields of the class below under their own names. Times are in
-seconds, `time` is since the epoch. NaN and infinite numbers are written as null. A run writes one start, then rounds
-(on Spark) or iterations (on one machine), tests and snapshots as they happen, then one end, always; a run that ends
-before training has begun (a wrong model, say) writes only the end. What only Spark has is null on one machine:
+"layers", "snapshot", "skipped" or "end") and, beside it, the fields of the class below under their own names. Times
+are in seconds, `time` is since the epoch. NaN and infinite numbers are written as null. A run writes one start, then
+rounds (on Spark) or iterations (on one machine), tests and snapshots as they happen, then one end, always; a run that
+ends before training has begun (a wrong model, say) writes only the end. What only Spark has is null on one machine:
 `round` everywhere, and some fields of the start.
 """
 
@@ -61,6 +61,14 @@ class Start:
     time: float = dataclasses.field(default_factory=time.time)
 
 
+@dataclasses.dataclass(frozen=True)
+class Worker:
+    """What one worker did in a round: seconds that it trained, and rows that it trained on (both 0: left out)."""
+
+    seconds: float
+    rows: int
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Round:
     """A round is over, and the weights are averaged.
@@ -73,6 +81,7 @@ class Round:
     rows         rows that all workers together trained on in this round
     seconds      from the broadcast to the average
     averaging    share of `seconds` not spent training: what the slowest worker's own work leaves
+    each         what each worker did, in the partitions' order
     """
 
     round: int
@@ -84,6 +93,7 @@ class Round:
     rows: int
     seconds: float
     averaging: float
+    each: tuple[Worker, ...] = ()
     time: float = dataclasses.field(default_factory=time.time)
 
 
@@ -163,6 +173,48 @@ class Test:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How numbers are spread. Those that are not finite count as the whole's mean and std only, which are then NaN.
+
+    std          with division by the count
+    min, max     of the finite ones; 0 where there are none
+    counts       of the finite ones in 32 equal bins from min to max, or around a single value
+    edges        of the bins, 33
+    """
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    counts: tuple[int, ...]
+    edges: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerStats(Spread):
+    """A parameter of a layer: its numbers, and its gradient's.
+
+    param        0 weights, 1 bias, ...
+    gradient     as it came from the last iteration, the sum over iter_size passes; null where it is not at hand
+    """
+
+    layer: str
+    param: int
+    shape: tuple[int, ...]
+    gradient: Spread | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layers:
+    """What the (averaged) weights look like: told with tests and snapshots, once an iteration, and so at the end."""
+
+    round: int | None = None
+    iteration: int
+    layers: tuple[LayerStats, ...]
+    time: float = dataclasses.field(default_factory=time.time)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """Files were written: `files`, absolute paths; the first is the .caffemodel."""
 
@@ -214,7 +266,7 @@ class End:
     time: float = dataclasses.field(default_factory=time.time)
 
 
-Event = Start | Round | Tau | Again | Dropped | Iteration | Test | Snapshot | Skipped | End
+Event = Start | Round | Tau | Again | Dropped | Iteration | Test | Layers | Snapshot | Skipped | End
 Emit = Callable[[Event], None]
 
 
@@ -224,9 +276,11 @@ def to_json(event: Event) -> str:
 
 
 def finite(value: Any) -> Any:
-    """`value` as JSON can hold it: None for NaN and infinite numbers, also inside mappings."""
+    """`value` as JSON can hold it: None for NaN and infinite numbers, also inside mappings and sequences."""
     if isinstance(value, Mapping):
         return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [finite(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -21,8 +21,9 @@ from ..proto import caffe_pb2
 from . import checkpoint
 from .batches import derive
 from .data import BadPolicy
-from .events import Emit, Iteration, Snapshot, Start, Test
+from .events import Emit, Iteration, Layers, Snapshot, Start, Test
 from .feeds import Fed
+from .layer_stats import layer_stats
 from .plan import checkpoint_name, phase_net
 from .rows import LocalRows
 from .signals import Signals, uninterrupted
@@ -93,6 +94,7 @@ def train(plan: LocalPlan, emit: Emit, signals: Signals) -> None:
                 raise KeyboardInterrupt
             if plan.tests and not plan.solver.test_iter:
                 emit(_whole_test(plan, solver, rows))
+            solver.describe()
 
 
 def _begin(plan: LocalPlan, solver: "_Trainer") -> tuple[str, ...]:
@@ -172,7 +174,8 @@ class _Trainer(caffe_ext.Solver):
 
     def begin(self) -> None:
         """Training begins with the state that the solver has now."""
-        self._saved = self._told = self.iter
+        self._saved = self._told = self._began = self.iter
+        self._described = -1
         self._clock = time.perf_counter()
 
     def display(self) -> None:
@@ -191,6 +194,13 @@ class _Trainer(caffe_ext.Solver):
         )
         self._told, self._clock = self.iter, time.perf_counter()
 
+    def describe(self) -> None:
+        """Tells of the weights, and of the gradient of the last iteration."""
+        if self._described != self.iter:
+            self._described = self.iter
+            layers = layer_stats(self.net, gradients=self.iter > self._began)
+            self._emit(Layers(iteration=self.iter, layers=layers))
+
     def test_all(self, feed: Callable[[int, int], None] | None = None) -> list[dict[str, Any]]:
         """Tests every test net, and tells the outputs of one number."""
         results = []
@@ -203,6 +213,7 @@ class _Trainer(caffe_ext.Solver):
                 rows = self.param.test_iter[index] * _batch(net, self._plan.tests[index])
                 seconds = time.perf_counter() - began
                 self._emit(Test(net=index, iteration=self.iter, metrics=numbers, rows=rows, seconds=seconds))
+            self.describe()
         return results
 
     def snapshot(self, prefix: str | os.PathLike[str] | None = None) -> tuple[str, str]:
@@ -219,6 +230,7 @@ class _Trainer(caffe_ext.Solver):
             files = checkpoint.write(self._plan.snapshot_dir, self._name, self, settings)
             self._saved = self.iter
             self._emit(Snapshot(iteration=self.iter, files=tuple(map(str, files))))
+            self.describe()
         return str(files[0]), str(files[1])
 
     @contextlib.contextmanager

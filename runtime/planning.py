@@ -109,7 +109,8 @@ def measure(ready: Session) -> Probe:
     done: list[Trained] = []
     for steps in (WARM_UP, ITERATIONS):
         done = cluster.each(
-            ready.rows, worker.train_round, ready.job, state.weights, None, state.round, state.iteration, steps
+            *(ready.rows, worker.train_round, ready.job, state.weights, None, state.round, state.iteration, steps),
+            what="measuring iterations",
         )
     iterations = [each.seconds / ITERATIONS for each in done]
     still = Still.among(cluster.workers)

@@ -82,6 +82,7 @@ class Ring:
                 state.iteration,
                 tuple(steps),
                 seconds,
+                what=f"{rule.title(state.round, steps)}, averaging by ring",
             ) as job,
         ):
             job.add_done_callback(meeting.over)

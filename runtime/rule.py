@@ -84,6 +84,12 @@ class Rule:
         """Names of the arrays that each worker has of its own."""
         return self.averaging.own
 
+    def title(self, round: int, steps: Sequence[int]) -> str:
+        """What rounds of as many iterations as `steps` says, after round `round`, are called in Spark's UI."""
+        rounds = f"round {round + 1}" if len(steps) == 1 else f"rounds {round + 1} to {round + len(steps)}"
+        taus = f"{steps[0]}" if len(set(steps)) == 1 else f"{min(steps)} to {max(steps)}"
+        return f"{rounds}: tau={taus}"
+
     def share(self, state: State) -> tuple[Arrays, Sequence[Arrays]]:
         """The state as arrays for all, and for each partition (() where none has any of its own, or not yet)."""
         arrays = dict(state.common)
@@ -132,7 +138,7 @@ class Rule:
             # Workers with equally many rows count exactly 1: the plain mean, to the bit.
             weight=rows * self.workers / self.rows if averaging.weighting == "ROWS" else 1.0,
             own=tuple(next_own[name] for name in self.own),
-            figures=Figures(done.losses, done.rows, done.seconds),
+            figures=Figures(done.losses, done.rows, done.seconds, done.partition),
         )
 
     def kept(self, shared: Arrays, own: Arrays) -> Arrays:

@@ -68,7 +68,7 @@ def session(plan: Plan, config: RunConfig, context: SparkContext | None = None) 
         tests, tested = _ingest(cluster, plan.test, "TEST", config) if plan.test else (None, None)
         means = Means(
             rows.source.columns,
-            lambda column: cluster.each(rows, worker.column_sum, column),
+            lambda column: cluster.each(rows, worker.column_sum, column, what=f"mean of {column}"),
             (pathlib.Path(), plan.folder),
             config.snapshot_dir,
         )
@@ -89,7 +89,7 @@ def session(plan: Plan, config: RunConfig, context: SparkContext | None = None) 
         if remote is not None:
             remote.put(means.files)
         # Starting processes, reading rows and building nets are no part of a round, nor of averaging.
-        cluster.each(rows, worker.prepare, job)
+        cluster.each(rows, worker.prepare, job, what="building nets")
         batch = solver.net.blobs[job.train[0].top].shape[0] * max(1, solver.param.iter_size)
         rule = Rule(
             job=job,
@@ -126,7 +126,8 @@ def _begin(
 def _ingest(cluster: Cluster, fed: Fed, phase: Phase, config: RunConfig) -> tuple[Rows, Ingested]:
     """Has the workers read the rows, each its partition."""
     rows = cluster.rows(phase.lower(), fed.source, config.bad_records)
-    return rows, Ingested.of(fed.uri, phase, cluster.each(rows, worker.held))
+    held = cluster.each(rows, worker.held, what=f"reading {rows.name} rows")
+    return rows, Ingested.of(fed.uri, phase, held)
 
 
 def _remote(cluster: Cluster, config: RunConfig) -> contextlib.AbstractContextManager[RemoteFolder | None]:

@@ -89,7 +89,8 @@ class Shuffle:
             started = time.perf_counter()
             # What happens on the way is heard in the job's thread, and told in this one.
             news: News = queue.SimpleQueue()
-            with self._cluster.running(functools.partial(self._round, state, count, watch, news)) as job:
+            what = f"{self._rule.title(state.round, [count])}, averaging through Spark"
+            with self._cluster.running(functools.partial(self._round, state, count, watch, news), what) as job:
                 job.add_done_callback(lambda _, news=news: news.put(None))  # type: ignore[misc]
                 for tell, reason in iter(news.get, None):
                     tell(reason)

@@ -41,6 +41,8 @@ SECURED = (
 # Spark's name for the jobs of a body of Cluster.running, and ours for what they are told (Cluster.say).
 GROUP = "spark.jobGroup.id"
 SAID = "sparknet.said"
+# What Spark's UI calls jobs that nobody has described.
+APPLICATION = "sparknet"
 T = TypeVar("T")
 
 
@@ -195,53 +197,55 @@ class Cluster:
             together = marks if self._setting("spark.dynamicAllocation.enabled") == "true" else marks.barrier()
             return marks, together.mapPartitions(list).collect()
 
-        with self.running(compute) as job:
+        with self.running(compute, f"reading {name} rows of a DataFrame") as job:
             marks, errors = self.result(job, "the DataFrame cannot be read")
         for error in errors:
             if error is not None:
                 raise error
         return marks.mapPartitionsWithIndex(read)
 
-    def each(self, rows: Rows, function: Callable[..., T], *arguments: Any) -> list[T]:
+    def each(self, rows: Rows, function: Callable[..., T], *arguments: Any, what: str = APPLICATION) -> list[T]:
         """Runs `function(shard, partition, *arguments)` for every partition; the results, in the partitions' order.
+
+        `what` describes it in Spark's own UI.
 
         Arguments are broadcast, and every broadcast is destroyed before this returns, however it does. A SparkNetError
         in a worker is raised here as it is, at once; anything else (a lost process, a lost host) makes Spark run the
         task again, and in the end becomes a ClusterError. A KeyboardInterrupt cancels the tasks. A task may take what
         it takes: one partition may be read for much longer than another.
         """
-        with self.running(lambda: self._each(rows, function, arguments, "each")) as job:
+        with self.running(lambda: self._each(rows, function, arguments, "each"), what) as job:
             return self.results(job)
 
     @contextlib.contextmanager
     def begin(
-        self, rows: Rows, function: Callable[..., T], *arguments: Any
+        self, rows: Rows, function: Callable[..., T], *arguments: Any, what: str = APPLICATION
     ) -> "Iterator[concurrent.futures.Future[list[T | SparkNetError]]]":
         """Runs as `each` does, but late tasks again (see `timely`), while the block goes on; see `running`."""
-        with self.running(lambda: self._each(rows, function, arguments, "timely")) as job:
+        with self.running(lambda: self._each(rows, function, arguments, "timely"), what) as job:
             yield job
 
     @contextlib.contextmanager
     def together(
-        self, rows: Rows, function: Callable[..., T], *arguments: Any
+        self, rows: Rows, function: Callable[..., T], *arguments: Any, what: str = APPLICATION
     ) -> "Iterator[concurrent.futures.Future[list[T | SparkNetError]]]":
         """Runs as `each` does, but all tasks at a time (a barrier stage), while the block goes on; see `running`.
 
         Spark gives up at the first task that it loses; where there are too few slots (`check_slots`), after minutes.
         """
-        with self.running(lambda: self._each(rows, function, arguments, "together")) as job:
+        with self.running(lambda: self._each(rows, function, arguments, "together"), what) as job:
             yield job
 
     @contextlib.contextmanager
-    def running(self, body: Callable[[], T]) -> "Iterator[concurrent.futures.Future[T]]":
+    def running(self, body: Callable[[], T], what: str = APPLICATION) -> "Iterator[concurrent.futures.Future[T]]":
         """Runs `body`, which may ask Spark for jobs, while the block goes on; a block that raises cancels them.
 
-        Of two at a time each has a thread of its own.
+        Spark's own UI describes the jobs as `what`. Of two at a time each has a thread of its own.
         """
         group = f"{self.run}-{next(self._bodies)}"
 
         def grouped() -> T:
-            self.context.setJobGroup(group, "sparknet")
+            self.context.setJobGroup(group, what)
             self.say("")
             return body()
 
@@ -391,7 +395,7 @@ class Cluster:
                 frame.mapInArrow(_batches, schema).write.parquet(parquet)
             return failed
 
-        with self.running(compute) as job:
+        with self.running(compute, "predicting") as job:
             self.results(job, "Spark failed" if parquet is None else f"cannot write {parquet}")
         yield iter(kept.toLocalIterator())
         kept.unpersist()

@@ -18,8 +18,9 @@ from .average import mean
 from .checkpoint import State
 from .choice import choose
 from .config import RunConfig
-from .events import Again, Dropped, Emit, Round, Snapshot, Start, Tau, Test
+from .events import Again, Dropped, Emit, Layers, Round, Snapshot, Start, Tau, Test, Worker
 from .exchange import Exchange
+from .layer_stats import layer_stats
 from .plan import Plan, checkpoint_name
 from .remote import RemoteFolder
 from .session import Session, session
@@ -120,6 +121,7 @@ class _Loop:
         self.testing = contextlib.ExitStack()
         self._tested: Callable[[], None] = lambda: None
         self._saved = self._round = state.round
+        self._described = -1
         self._iteration = state.iteration
         share = config.averaging_share
         self._auto = None if share is None else AutoTau(config.tau, share)
@@ -181,6 +183,7 @@ class _Loop:
                 rows=sum(each.rows for each in done),
                 seconds=seconds,
                 averaging=1 - training / seconds,
+                each=_each(done, self.config.workers),
             )
         )
 
@@ -204,10 +207,21 @@ class _Loop:
         started, state = time.perf_counter(), self.state
         checkpoint.put(self.solver, state)
         params = {layer: [blob.data.copy() for blob in blobs] for layer, blobs in self.solver.net.params.items()}
-        job = self.testing.enter_context(self.cluster.begin(self.tests, worker.test, self.job, params))
+        job = self.testing.enter_context(
+            self.cluster.begin(self.tests, worker.test, self.job, params, what=f"test after round {state.round}")
+        )
+        # While the workers test.
+        self._describe()
         ended: list[float] = []
         job.add_done_callback(lambda _: ended.append(time.perf_counter()))
         self._tested = lambda: self._tell(state, self.cluster.results(job), ended[0] - started)
+
+    def _describe(self) -> None:
+        """Tells of the weights in the solver, the state's."""
+        state = self.state
+        if self._described != state.iteration:
+            self._described = state.iteration
+            self.emit(Layers(round=state.round, iteration=state.iteration, layers=layer_stats(self.solver.net)))
 
     def tested(self) -> None:
         """Waits for the end of the test that goes on, and tells of it."""
@@ -239,6 +253,7 @@ class _Loop:
         self._saved = self.state.round
         files = tuple(str(path) for path in self.files)
         self.emit(Snapshot(round=self.state.round, iteration=self.state.iteration, files=files))
+        self._describe()
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -255,6 +270,12 @@ class _Loop:
                         # A lost cluster takes its filesystem along; either matters.
                         raise OutputError(f"{str(error) or 'interrupted'}; then {second}") from error
             raise
+
+
+def _each(done: Sequence[Figures], workers: int) -> tuple[Worker, ...]:
+    """What each of `workers` did in a round, of whom those that were left out told nothing."""
+    came = {figures.partition: Worker(figures.seconds, figures.rows) for figures in done}
+    return tuple(came.get(partition, Worker(0.0, 0)) for partition in range(workers))
 
 
 def _overlap(config: RunConfig, cluster: Cluster) -> tuple[bool, tuple[str, ...]]:

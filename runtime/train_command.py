@@ -13,11 +13,13 @@ from .checkpoint import check_folder, seed_of
 from .command import check_counts, command, compile_model, reading_itself, solver_of
 from .console import ConsoleReport
 from .data import BadPolicy
+from .events import Emit
 from .feeds import Fed, data_layers, feed_net, feed_tests, no_source
 from .local import LocalPlan, train
 from .plan import phase_net
 from .report import Report
 from .signals import Effect, Signals
+from .trackers import Tracker, begin, trackers
 
 
 def main(
@@ -38,6 +40,9 @@ def main(
     sighup: Effect = "snapshot",
     defines: Mapping[str, str] = {},
     json: str | None = None,
+    tensorboard: str | None = None,
+    mlflow: str | None = None,
+    mlflow_experiment: str | None = None,
 ) -> int:
     """Trains the model in the file `model` (.snet, or a solver's .prototxt); None stands for an option not given.
 
@@ -45,6 +50,11 @@ def main(
     130 stopped by a signal.
     """
     show = ConsoleReport()
+    tracked: list[Tracker] = []
+
+    def sinks() -> list[Emit]:
+        tracked.extend(trackers(tensorboard, mlflow, mlflow_experiment))
+        return [show, *tracked]
 
     def body(report: Report) -> None:
         if weights and snapshot is not None:
@@ -79,6 +89,7 @@ def main(
             bad_records=bad_records,
             notes=notes,
         )
+        begin(tracked, compiled)
         check_folder(plan.snapshot_dir)
         if threads is not None:
             caffe_ext.set_num_threads(threads)
@@ -88,7 +99,7 @@ def main(
         with Signals(sigint, sighup) as signals, reading_itself("--train SRC --test SRC"):
             train(plan, report, signals)
 
-    return command(body, show, json)
+    return command(body, sinks, json)
 
 
 def _sources(

@@ -20,6 +20,7 @@ from .feeds import data_layers, feed_net, feed_tests, no_source
 from .plan import Plan, phase_net
 from .report import Report
 from .tau import SHARE
+from .trackers import begin
 from .train import Result, run
 
 
@@ -32,7 +33,8 @@ class Trainer:
 
     model       a .snet file, a solver's .prototxt, a model of the library ("lenet"), or a compiled Model
     spark       a SparkSession or SparkContext that runs already, and goes on running; None: each `fit` starts its own
-    callbacks   called with every event (runtime.events) as it happens, after the progress is shown
+    callbacks   called with every event (runtime.events) as it happens, after the progress is shown; trackers
+                (runtime.trackers) are such
     show        whether progress is shown
     defines     values for the model's options
     settings    those of RunConfig.resolve but train, test and resume: workers, master, tau, rounds, seed,
@@ -79,6 +81,8 @@ class Trainer:
         sinks = (self.history.append, *([self._show] if self._show else []), *self._callbacks)
         with Report(sinks) as report:
             plan, config = self._planned(train, test, resume)
+            if self._compiled is not None:
+                begin(self._callbacks, self._compiled)
             if config.snapshot_url is None:
                 check_folder(config.snapshot_dir)
             if isinstance(self._show, ConsoleReport):

@@ -60,11 +60,12 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """What a partition tells of a round: a loss for each iteration, rows trained on, seconds of its own work."""
+    """What `partition` tells of a round: a loss for each iteration, rows trained on, seconds of its own work."""
 
     losses: list[float]
     rows: int
     seconds: float
+    partition: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +140,7 @@ def train_round(
         losses=losses,
         rows=steps * passes * batch,
         seconds=time.perf_counter() - started,
+        partition=partition,
     )
 
 

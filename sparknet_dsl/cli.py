@@ -61,6 +61,19 @@ bad_records_option = click.option(
 )
 
 
+def tracker_options(command: Any) -> Any:
+    """The options of the commands that train: where else a run's numbers go."""
+    for option in (
+        click.option(
+            "--mlflow-experiment", metavar="NAME", help="The experiment that the run belongs to.  [default: sparknet]"
+        ),
+        click.option("--mlflow", metavar="URI", help="Keep parameters, metrics and files on an MLflow server."),
+        click.option("--tensorboard", metavar="DIR", help="Write TensorBoard's event files to DIR."),
+    ):
+        command = option(command)
+    return command
+
+
 def _explain(context: click.Context, parameter: click.Parameter, code: str | None) -> None:
     if code is None or context.resilient_parsing:
         return
@@ -368,6 +381,7 @@ def _upper(*names: str) -> click.Choice[str]:
 )
 @define_option
 @click.option("--json", metavar="FILE", help="Write one event per line (start, round, test, snapshot, end) to FILE.")
+@tracker_options
 @click.option(
     "--plan",
     is_flag=True,
@@ -404,6 +418,9 @@ def run_command(
     bad_records: Any,
     defines: dict[str, str],
     json: str | None,
+    tensorboard: str | None,
+    mlflow: str | None,
+    mlflow_experiment: str | None,
     doctor: bool,
     plan: bool,
     **averaging: Any,
@@ -459,6 +476,9 @@ def run_command(
             bad_records=bad_records,
             defines=defines,
             json=json,
+            tensorboard=tensorboard,
+            mlflow=mlflow,
+            mlflow_experiment=mlflow_experiment,
             plan=plan,
         )
     except KeyboardInterrupt:

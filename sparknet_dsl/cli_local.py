@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .cli import CONTEXT, VERSION, bad_records_option, define_option, memory_option, precision_option
+from .cli import CONTEXT, VERSION, bad_records_option, define_option, memory_option, precision_option, tracker_options
 
 
 def _row(context: click.Context, parameter: click.Parameter, given: str | None) -> tuple[int, ...] | None:
@@ -122,6 +122,7 @@ def _files(context: click.Context, parameter: click.Parameter, given: tuple[str,
 @click.option(
     "--json", metavar="FILE", help="Write one event per line (start, iteration, test, snapshot, end) to FILE."
 )
+@tracker_options
 @click.version_option(**VERSION)
 def train_command(model: str, **options: Any) -> None:
     """Train MODEL on this machine, without Spark, as `caffe train` does.

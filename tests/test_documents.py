@@ -16,7 +16,7 @@ from documents import PAGES, ROOT, Block, anchors, blocks, links, text_of
 
 # What is run or compiled; what is compared with what is said or stands in a file; what others' programs read.
 TESTED = {"bash", "python", "snet", "snet error", "prototxt", "text", "cpp"}
-OTHERS = {"lua", "vim", "elisp"}
+OTHERS = {"lua", "vim", "elisp", "toml"}
 # How many commands and programs are not run, by page: a new one is to be seen here. Generated pages are left out.
 NOT_RUN = {
     "README.md": 5,

@@ -65,9 +65,9 @@ def mean(data: Input, asked: Pixelwork) -> Mean:
 def mean_on_spark(data: Input, asked: Pixelwork, cluster: Cluster) -> Mean:
     """As `mean`, by the workers of `cluster`. Raises DataError, ClusterError."""
     rows = cluster.rows("mean", data.source, data.bad.policy)
-    held = Ingested.of(data.text, "TRAIN", cluster.each(rows, worker.held))
+    held = Ingested.of(data.text, "TRAIN", cluster.each(rows, worker.held, what="reading rows"))
     data.bad.count, data.bad.first = held.bad.count, held.bad.first
-    return _mean(data.text, cluster.each(rows, _sum_of_shard, _column(data), asked))
+    return _mean(data.text, cluster.each(rows, _sum_of_shard, _column(data), asked, what="mean image"))
 
 
 def _sum_of_shard(shard: Shard, partition: int, column: Column, asked: Pixelwork) -> Sum:

@@ -148,7 +148,7 @@ def test_run_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     command += " --averaging-share 0.2 --momentum local --outer-rate 0.7 --no-outer-nesterov --exchange int8"
     command += " --snapshot-dir d --weights w --resume --precision bf16 --no-pin -D x=1 -D y=z --json j"
     command += " --memory lean --conf spark.a=1 --conf spark.b=2 --ship-env e.tar.gz --plan --bad-records skip"
-    command += " --late drop --overlap-tests"
+    command += " --late drop --overlap-tests --tensorboard t --mlflow http://m --mlflow-experiment e"
     result = CliRunner().invoke(cli.run_command, command.split())
     assert result.exit_code == 3
     assert seen == {
@@ -177,6 +177,9 @@ def test_run_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "resume": True,
         "defines": {"x": "1", "y": "z"},
         "json": "j",
+        "tensorboard": "t",
+        "mlflow": "http://m",
+        "mlflow_experiment": "e",
     }
 
 

@@ -16,11 +16,15 @@ from sparknet_dsl.runtime.events import (
     Event,
     Iteration,
     JsonLines,
+    Layers,
+    LayerStats,
     Round,
     Snapshot,
+    Spread,
     Start,
     Tau,
     Test,
+    Worker,
     to_json,
 )
 from sparknet_dsl.runtime.report import Report
@@ -43,7 +47,24 @@ START = Start(
     test_rows=10000,
     notes=("starts from x.caffemodel: weights of conv1",),
 )
-ROUND = Round(round=1, rounds=3, tau=50, iteration=50, loss=0.25, rate=0.01, rows=6400, seconds=2.0, averaging=0.125)
+ROUND = Round(
+    round=1,
+    rounds=3,
+    tau=50,
+    iteration=50,
+    loss=0.25,
+    rate=0.01,
+    rows=6400,
+    seconds=2.0,
+    averaging=0.125,
+    each=(Worker(1.75, 3200), Worker(1.5, 3200)),
+)
+SPREAD = {"mean": 0.0, "std": float("nan"), "min": -1.0, "max": 1.0, "counts": (1, 3), "edges": (-1.0, 0.0, 1.0)}
+LAYERS = Layers(
+    round=1,
+    iteration=50,
+    layers=(LayerStats(layer="ip", param=0, shape=(2, 2), gradient=Spread(**SPREAD), **SPREAD),),
+)
 TEST = Test(round=1, iteration=50, metrics={"accuracy": 0.9712, "loss": 0.1}, rows=10000, seconds=1.0)
 SNAPSHOT = Snapshot(round=1, iteration=50, files=("/s/lenet_iter_50.caffemodel", "/s/lenet_iter_50.solverstate"))
 EVENTS = [START, ROUND, TEST, SNAPSHOT]
@@ -77,6 +98,7 @@ def test_each_event_is_one_line_of_json_and_says_all():
         *EVENTS,
         *LOCAL,
         *LATE,
+        LAYERS,
         End(status="done", message=None, round=1, iteration=50, seconds=3, metrics={}, files=()),
     ]:
         line = to_json(event)
@@ -85,6 +107,13 @@ def test_each_event_is_one_line_of_json_and_says_all():
         assert found.pop("event") == type(event).__name__.lower()
         assert found.keys() == vars(event).keys()
         assert found["time"] > 1e9
+
+
+def test_workers_and_layers_are_objects_in_json():
+    assert json.loads(to_json(ROUND))["each"] == [{"seconds": 1.75, "rows": 3200}, {"seconds": 1.5, "rows": 3200}]
+    (layer,) = json.loads(to_json(LAYERS))["layers"]
+    spread = {**SPREAD, "std": None, "counts": [1, 3], "edges": [-1.0, 0.0, 1.0]}
+    assert layer == {"layer": "ip", "param": 0, "shape": [2, 2], "gradient": spread, **spread}
 
 
 def test_json_has_no_nan():

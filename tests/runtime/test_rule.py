@@ -57,7 +57,10 @@ def rule(averaging=None, rows=(1, 1), **settings):
 
 def turns(rule, shared, own, trained, rows):
     history = rule.averaging.momentum != "RESET"
-    done = [Trained([0.5], 8, 1.0, weights.copy(), h.copy() if history else None) for weights, h in trained]
+    done = [
+        Trained([0.5], 8, 1.0, partition, weights.copy(), h.copy() if history else None)
+        for partition, (weights, h) in enumerate(trained)
+    ]
     return [rule.turn(shared, own[p] if own else (), done[p], rows[p]) for p in range(len(rows))]
 
 
@@ -329,7 +332,7 @@ def test_rows_of_unequal_partitions_count_the_same(tmp_path):
         one.step(1)
         return one.net.flat_data.copy()
 
-    done = [Trained([0.5], 8, 1.0, stepped(part["image"], part["label"]), None) for part in split]
+    done = [Trained([0.5], 8, 1.0, p, stepped(part["image"], part["label"]), None) for p, part in enumerate(split)]
     assert [len(part["label"]) for part in split] == list(sizes)
     found = {}
     for weighting in ("ROWS", "EQUAL"):

@@ -26,9 +26,10 @@ from sparknet_dsl.runtime.batches import batch_rows
 from sparknet_dsl.runtime.checkpoint import State
 from sparknet_dsl.runtime.config import RunConfig
 from sparknet_dsl.runtime.cores import cores
-from sparknet_dsl.runtime.events import Round, Snapshot, Start, Test
+from sparknet_dsl.runtime.events import Layers, Round, Snapshot, Start, Test
 from sparknet_dsl.runtime.events import Tau as TauChosen
 from sparknet_dsl.runtime.in_turn import InTurn
+from sparknet_dsl.runtime.layer_stats import layer_stats
 from sparknet_dsl.runtime.plan import Plan, plain_solver
 from sparknet_dsl.runtime.rule import Rule
 from sparknet_dsl.runtime.spark import Cluster
@@ -131,6 +132,11 @@ def test_the_loop_on_spark_equals_the_loop_by_hand(spark, config, tmp_path, mome
     assert all(event.rows == 2 * 3 * 8 and 0 <= event.averaging <= 1 for event in rounds)
     assert [event.round for event in events if isinstance(event, Test)] == [2, 4]
     assert [event.round for event in events if isinstance(event, Snapshot)] == [4]
+    assert all([each.rows for each in event.each] == [24, 24] for event in rounds)
+    assert all(0 < each.seconds <= event.seconds for event in rounds for each in event.each)
+    told = [event for event in events if isinstance(event, Layers)]
+    assert [(event.round, event.iteration) for event in told] == [(2, 6), (4, 12)]
+    assert told[-1].layers == layer_stats(solver.net)
 
 
 def test_one_worker_equals_the_plain_solver(spark, config):
@@ -370,7 +376,7 @@ def test_snapshots_on_a_hadoop_filesystem(spark, config, tmp_path):
 def test_resuming_a_finished_run_only_tests(spark, config):
     run(spark, plan(), config)
     result, events = run(spark, plan(), dataclasses.replace(config, resume=True))
-    assert [type(event) for event in events] == [Start, Test]
+    assert [type(event) for event in events] == [Start, Layers, Test]
     assert (result.round, result.iteration) == (4, 12)
 
 

@@ -89,6 +89,14 @@ def test_a_run_learns_tests_and_tells(capsys: pytest.CaptureFixture[str]) -> Non
     assert [event["iteration"] for event in found if event["event"] == "iteration"] == [0, 50, 100, 150, 200]
     assert [event["iteration"] for event in found if event["event"] == "test"] == [0, 100, 200]
     assert [event["iteration"] for event in found if event["event"] == "snapshot"] == [150, 200]
+    layers = [event for event in found if event["event"] == "layers"]
+    assert [event["iteration"] for event in layers] == [0, 100, 150, 200]
+    for event in layers:
+        first = event["layers"][0]  # type: ignore[index]
+        assert (first["layer"], first["param"], first["shape"]) == ("ip1", 0, [32, 64])
+        assert sum(first["counts"]) == 32 * 64
+        assert (first["gradient"] is None) == (event["iteration"] == 0)
+    assert layers[1]["layers"][0]["gradient"]["std"] > 0  # type: ignore[index]
     assert (end["status"], end["iteration"]) == ("done", 200)
     assert end["metrics"]["accuracy"] > 0.85  # type: ignore[index]
     assert sorted(path.name for path in pathlib.Path("snapshots").iterdir()) == [
