@@ -15,7 +15,10 @@ from .messages import net_message
 
 
 def dot(net: caffe_pb2.NetParameter, rankdir: str = "LR", phase: int | None = None) -> str:
-    """The graph in Graphviz's language; of the layers that `phase`, if given, lets in."""
+    """The graph in Graphviz's language, laid out from left to right (`rankdir` "LR") or from top to bottom ("TB").
+
+    Of the layers that `phase`, if given, lets in.
+    """
     net = net_message(net)
     lines = [f"digraph {_quoted(net.name or 'Net')} {{", f"  rankdir={_quoted(rankdir)};"]
     blobs: dict[str, str] = {}

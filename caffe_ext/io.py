@@ -119,7 +119,7 @@ class Transformer:
         return values
 
     def deprocess(self, in_: str, data: AnyArray) -> Array:
-        """The image of which `preprocess` makes `data`, in the input's size."""
+        """The image of which `preprocess` makes `data` for the input `in_`, in that input's size."""
         values = np.array(data, np.float32)
         if values.ndim == len(self._shape(in_)):
             values = values.squeeze(0)  # a batch of one
@@ -136,12 +136,12 @@ class Transformer:
         return values
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
-        """Sets the order in which the image's axes come: (2, 0, 1) puts channels first."""
+        """Sets the order in which the image's axes come to the input `in_`: (2, 0, 1) puts channels first."""
         axes = len(self._shape(in_)) - 1
         self.transpose[in_] = self._permutation(in_, order, axes, "transpose")
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
-        """Sets the order in which channels come: (2, 1, 0) turns RGB into BGR."""
+        """Sets the order in which channels come to the input `in_`: (2, 1, 0) turns RGB into BGR."""
         self.channel_swap[in_] = self._permutation(in_, order, self._shape(in_)[1], "channel swap")
 
     def set_raw_scale(self, in_: str, scale: float) -> None:
@@ -206,17 +206,20 @@ def array_to_blobproto(arr: AnyArray, diff: AnyArray | None = None) -> caffe_pb2
 
 
 def arraylist_to_blobprotovector_str(arraylist: Sequence[AnyArray]) -> bytes:
-    """Arrays as the bytes of a BlobProtoVector."""
+    """Arrays of any shapes as the bytes of a BlobProtoVector, in float32."""
     return caffe_pb2.BlobProtoVector(blobs=map(array_to_blobproto, arraylist)).SerializeToString()
 
 
 def blobprotovector_str_to_arraylist(str: bytes) -> list[Array]:
-    """The arrays in the bytes of a BlobProtoVector."""
+    """The arrays in the bytes of a BlobProtoVector, float32, in their shapes; EngineError where those do not fit."""
     return [blobproto_to_array(blob) for blob in caffe_pb2.BlobProtoVector.FromString(str).blobs]
 
 
 def array_to_datum(arr: AnyArray, label: int | None = None) -> caffe_pb2.Datum:
-    """A Datum of an image of channels × height × width: bytes where `arr` holds uint8, else floats."""
+    """A Datum of an image of channels × height × width: bytes where `arr` holds uint8, else floats; and its label.
+
+    Raises EngineError for an array of other than three axes.
+    """
     if arr.ndim != 3:
         raise EngineError(f"a datum is channels × height × width; the array's shape is {arr.shape}")
     channels, height, width = arr.shape
@@ -229,7 +232,10 @@ def array_to_datum(arr: AnyArray, label: int | None = None) -> caffe_pb2.Datum:
 
 
 def datum_to_array(datum: caffe_pb2.Datum) -> AnyArray:
-    """The image of a Datum that is not encoded: channels × height × width, uint8 or float32."""
+    """The image of a Datum that is not encoded: channels × height × width, uint8 or float32.
+
+    Raises EngineError where it is encoded, or holds another number of values than its shape says.
+    """
     if datum.encoded:
         raise EngineError("the datum is encoded (JPEG, PNG): decode its `data` first")
     values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)

@@ -35,7 +35,7 @@ class Layer:
         self.blobs: list[Blob] = BlobVec()
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Once: reads `param_str`, declares parameters with `self.blobs.add_blob`."""
+        """Once, before the first `reshape`: reads `param_str`, declares parameters with `self.blobs.add_blob`."""
 
     def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Gives the tops their shapes."""

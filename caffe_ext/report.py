@@ -73,8 +73,9 @@ def check_net(
     """Builds `net` without allocating any array, and goes on after an error.
 
     What a faulty layer would make is unknown, and layers that read it are not asked. `shapes` supplies the shapes of
-    source tops (by blob) that the net itself does not tell, or replaces them. `net` is in current syntax
-    (`proto.upgrade`). Raises nothing for a faulty net; EngineError for arguments that make no sense.
+    source tops (by blob) that the net itself does not tell, or replaces them. `phase`, `level` and `stages` choose
+    layers by their include and exclude rules. `net` is in current syntax (`proto.upgrade`). Raises nothing for a faulty
+    net; EngineError for arguments that make no sense.
     """
     found = _native.check_net(net, phase, level, [*net.state.stage, *stages], shapes or {})
     return NetReport(

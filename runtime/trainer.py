@@ -100,7 +100,7 @@ class Trainer:
     def plan(self, train: Any = None, test: Any = None, json: str | None = None) -> None:
         """Trains nothing: measures a few iterations and averages, and prints what other workers and tau would bring.
 
-        Writes the same to the file `json`. Raises what `fit` raises.
+        `train` and `test` are as for `fit`. Writes the same to the file `json`, one object. Raises what `fit` raises.
         """
         plan, config = self._planned(train, test, False)
         with waiting("starting Spark, reading rows, measuring") if self._show else contextlib.nullcontext():

@@ -31,8 +31,10 @@ class Model:
     """A compiled model.
 
     `net` is what Caffe users call train_val: both phases in one message. `deploy` exists where the model marks a layer
-    @deploy. `solver.net` is the path that its author wrote, or absent: `net` is what it trains. `diagnostics` holds
-    warnings; `reports` the engine's dry run (shapes, parameters, multiply-adds) by phase: TRAIN, TEST, DEPLOY.
+    @deploy. `solver.net` is the path that its author wrote, or absent: `net` is what it trains. `spark` has the
+    settings of the averaging loop, `path` the file, None for a text. `diagnostics` holds warnings; `reports` the
+    engine's dry run (shapes, parameters, multiply-adds) by phase: TRAIN, TEST, DEPLOY. `keeps_data_layers` tells
+    whether they are Caffe's own still.
     """
 
     name: str
@@ -58,9 +60,10 @@ class Model:
         return summary(self)
 
     def save(self, folder: str | os.PathLike[str], stem: str | None = None) -> list[pathlib.Path]:
-        """Writes it in Caffe's text format, as sparknet-compile does, and gives the paths; raises OutputError.
+        """Writes it into `folder` in Caffe's text format, as sparknet-compile does, and gives the paths.
 
-        The files are called after `stem`, by default the model's file, or else its name.
+        Raises OutputError. The folder is made where it is not there; the files are called after `stem`, by default the
+        model's file, or else its name.
         """
         from .emit import write_model
 
@@ -82,10 +85,10 @@ def compile_file(
 ) -> Model:
     """Compiles a `.snet` file, a model of the library by its name, or a net or solver in Caffe's text or binary format.
 
-    `defines` gives values to the file's options. Data layers become Input layers that are fed at run time, unless they
-    are to be kept. The shape of one row of each top (no batch axis), for layers that do not state it, then comes from
-    `data_shapes`, by phase, or from `rows_of`, asked with a phase, the URI of the source that the layer names, and its
-    tops. Raises ModelError, which carries everything found wrong.
+    `defines` gives values to the file's options. Data layers become Input layers that are fed at run time, unless
+    `keep_data_layers`. The shape of one row of each top (no batch axis), for layers that do not state it, then comes
+    from `data_shapes`, by phase, or from `rows_of`, asked with a phase, the URI of the source that the layer names, and
+    its tops. Raises ModelError, which carries everything found wrong.
     """
     return _compile_file(_State(library.locate(path), dict(defines or {}), keep_data_layers, data_shapes, rows_of))
 
@@ -121,7 +124,7 @@ def compile_text(
     keep_data_layers: bool = False,
     data_shapes: variants.DataShapes | None = None,
 ) -> Model:
-    """Compiles a text in the `.snet` language; `name` is what messages call it. Otherwise as compile_file."""
+    """Compiles a text in the `.snet` language; `name` is what messages call it. All else is as for compile_file."""
     state = _State(None, dict(defines or {}), keep_data_layers, data_shapes)
     return _run(SNET_PASSES, state, Source(name, text))
 
@@ -136,9 +139,9 @@ def compile_tree(
 
 
 def load(path: str | os.PathLike[str], *, defines: Mapping[str, str] | None = None) -> Model:
-    """A model as its author wrote it, Caffe's data layers included; raises ModelError.
+    """A model as its author wrote it, Caffe's data layers included; `path` and `defines` are as for compile_file.
 
-    A solver whose net is not there is a model with a solver, an empty net and a warning (S404).
+    Raises ModelError. A solver whose net is not there is a model with a solver, an empty net and a warning (S404).
     """
     return _compile_file(_State(library.locate(path), dict(defines or {}), True, None, needs_net=False))
 

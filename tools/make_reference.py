@@ -1,13 +1,23 @@
-"""Writes docs/reference.md from the engine's registry and the messages.
+"""Writes the generated pages of docs/: layer types, commands, diagnostics, grammar.
 
-Usage: python tools/make_reference.py     (whenever a layer type or a field changes; a test asks for it)
+Usage: python tools/make_reference.py [FOLDER]     (whenever one of these changes; a test asks for it)
 """
 
 import pathlib
+import sys
+
+import reference_pages
 
 from sparknet_dsl import reference
 
-PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "reference.md"
+PAGES = {
+    "reference.md": reference.markdown,
+    "commands.md": reference_pages.commands,
+    "diagnostics.md": reference_pages.diagnostics,
+    "grammar.md": reference_pages.grammar,
+}
 
 if __name__ == "__main__":
-    PAGE.write_text(reference.markdown(), encoding="utf-8")
+    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent.parent / "docs"
+    for name, page in PAGES.items():
+        (folder / name).write_text(page(), encoding="utf-8")

@@ -25,6 +25,11 @@ void settle(const Blob& blob) {
   blob.diff.settle();
 }
 
+// Values that were given away after the last pass (Tensor::drop) are zeros again, into which Python may write.
+void renew(Tensor& tensor) {
+  if (tensor.is_zero()) tensor.zero();
+}
+
 }  // namespace
 
 // A layer of the user's own, a class written in Python. Its parameters start with what its setup writes into them, its
@@ -44,10 +49,18 @@ class PythonLayer : public Layer {
     }
   }
 
-  void reshape(const Blobs& bottom, const Blobs& top) override { run(ScriptVerb::kReshape, bottom, top); }
+  // It comes before every forward pass, so tops are renewed for both.
+  void reshape(const Blobs& bottom, const Blobs& top) override {
+    for (Blob* blob : top) renew(blob->data);
+    run(ScriptVerb::kReshape, bottom, top);
+  }
+
   void forward(const Blobs& bottom, const Blobs& top) override { run(ScriptVerb::kForward, bottom, top); }
 
   void backward(const Blobs& top, const std::vector<bool>& propagate_down, const Blobs& bottom) override {
+    for (size_t i = 0; i < bottom.size(); ++i) {
+      if (propagate_down[i]) renew(bottom[i]->diff);
+    }
     run(ScriptVerb::kBackward, bottom, top, propagate_down);
   }
 

@@ -1,8 +1,8 @@
 """Features of a trained net into Spark ML's logistic regression: SparkNet's FeaturizerApp as a Pipeline.
 
     python examples/features/features.py                     # digits, a net of our own: half a minute, no download
-    python examples/features/features.py --model caffenet --weights bvlc_reference_caffenet.caffemodel \
-        --blob fc7 --images 'photos/*/*.jpg'                 # photographs in a folder for each class
+    python examples/features/features.py --model examples/finetune/finetune.snet --blob fc7 \
+        --weights bvlc_reference_caffenet.caffemodel --images 'photos/*/*.jpg'    # a folder for each class
 
 The first half of the digits trains the net; the logistic regression learns from its features of the second half.
 """

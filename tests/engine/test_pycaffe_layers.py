@@ -50,6 +50,26 @@ def rows(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
+@pytest.mark.parametrize("memory", ["reuse", "lean"])
+def test_it_trains_where_values_are_given_away_between_passes(memory: str) -> None:
+    layers = (
+        INPUT,
+        CONV,
+        python("Gain", "c", "y", param_str="1.5"),
+        'layer { name: "r" type: "ReLU" bottom: "y" top: "y" }',
+    )
+    end = 'layer { name: "e" type: "Reduction" bottom: "y" top: "e" loss_weight: 1 }'
+    nets = [build(*layers, end, memory=way) for way in ("all", memory)]
+    for _ in range(3):
+        losses = [float(net.forward(x=rows(4, 3, 6, 6))["e"]) for net in nets]
+        assert losses[0] == losses[1]
+        for net in nets:
+            net.clear_param_diffs()
+            net.backward()
+        for name in ("conv", "y"):
+            np.testing.assert_array_equal(nets[0].params[name][0].diff, nets[1].params[name][0].diff)
+
+
 def test_a_loss_in_python_is_the_engines() -> None:
     own = build(INPUT, LABEL, CONV, python("EuclideanLoss", "c l", "loss", "loss_weight: 2"))
     native = build(

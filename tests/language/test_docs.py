@@ -69,3 +69,41 @@ def test_names_of_blocks_are_as_the_page_says() -> None:
     (text,) = [text for text in PROGRAMS if "net blocks" in text]
     names = [layer.name for layer in compile_text(text).net.layer]
     assert names == ["data", "left/reduce", "left", "right/reduce", "right", "out/main_sum", "out/relu", "spare"]
+
+
+def keras_cells() -> list[str]:
+    """The layers and losses in the second column of docs/keras.md's tables."""
+    page = (DOCS / "keras.md").read_text(encoding="utf-8")
+    tables = page[page.index("## Layers") : page.index("## Optimizers")]
+    return [cell for row in re.findall(r"^\| `.*$", tables, re.MULTILINE) for cell in in_code(row.split(" | ")[1])]
+
+
+def in_code(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+@pytest.mark.parametrize("cell", keras_cells())
+def test_what_keras_has_is_here_what_the_page_says(cell: str) -> None:
+    inputs = "x, y, target: Input([[4, 8, 12, 12], [4, 8, 12, 12], [4, 8, 12, 12]]) label: Input([4]) "
+    inputs += "steps: Input([5, 2, 8]) cont: Input([5, 2]) "
+    flow = cell if cell[0].islower() else f"x -> {cell}"
+    if "label" in cell:
+        inputs += "x -> scores: InnerProduct(10) "
+        flow = flow.replace("x, label", "scores, label")
+    model = compile_text(f"net t {{ {inputs} {flow} }}")
+    assert not [found for found in model.diagnostics if found.code != "S311"]
+
+
+def test_what_keras_says_of_solvers_is_here_what_the_page_says() -> None:
+    page = (DOCS / "keras.md").read_text(encoding="utf-8")
+    table = page[page.index("## Optimizers") : page.index("There is no initializer")]
+    rows = [row.split(" | ")[1] for row in re.findall(r"^\| .*$", table, re.MULTILINE)[2:]]
+    assert len(rows) > 12
+    net = "net t { data: Input([2, 3]) label: Input([2]) data -> ip: InnerProduct(4) ip, label -> l: SoftmaxWithLoss } "
+    for cell in [cell for row in rows for cell in in_code(row)]:
+        if re.match(r"weight_filler|lr_mult|decay_mult", cell):
+            compile_text(net.replace("(4)", f"(4, {cell})"))
+        elif cell != "default":
+            given = {"base_lr": "0.1", "lr_policy": '"fixed"', "max_iter": "10", "gamma": "0.1", "power": "1"}
+            rest = "".join(f", {name}={value}" for name, value in given.items() if f"{name}=" not in cell)
+            compile_text(f"{net} solver ({cell}{rest})")

@@ -2,7 +2,6 @@
 
 import importlib.util
 import pathlib
-import shlex
 import sys
 from types import ModuleType
 
@@ -102,15 +101,3 @@ def test_fine_tuning(spark: Cluster) -> None:
         np.testing.assert_array_equal(after[frozen][0], before[frozen][0])
     assert not np.array_equal(after["conv3"][0], before["conv3"][0])
     assert after["fc8_ten"][0].shape == (2, 4096)
-
-
-def test_the_readmes_commands_name_what_there_is() -> None:
-    """Every path of the repository's in the README is there, and every command is one of ours."""
-    lines = (EXAMPLES / "README.md").read_text().replace("\\\n", " ").splitlines()
-    commands = [shlex.split(line, comments=True) for line in lines if line.startswith(("sparknet-", "python "))]
-    assert len(commands) > 8
-    for words in commands:
-        assert words[0] in ("python", "sparknet-run", "sparknet-predict")
-        for word in words[1:]:
-            if word.startswith("examples/"):
-                assert (EXAMPLES.parent / word).is_file(), word
