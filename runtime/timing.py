@@ -290,7 +290,7 @@ def main(
         raise ModelError(f"{model} has no data in phase {phase}: say --phase {next(iter(compiled.reports), 'TEST')}")
     net = phase_net(compiled.net, compiled.solver or caffe_pb2.SolverParameter(), phase)
     if batch is not None:
-        _set_batch(net, batch)
+        set_batch(net, batch)
     found = measure(net, phase, iterations, precision=precision, memory=memory)
     if form == "json":
         print(to_json(found))
@@ -299,7 +299,7 @@ def main(
     print(summary(found))
 
 
-def _set_batch(net: caffe_pb2.NetParameter, batch: int) -> None:
+def set_batch(net: caffe_pb2.NetParameter, batch: int) -> None:
     """Gives the inputs a first axis of `batch`."""
     for layer in net.layer:
         for shape in layer.input_param.shape:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .report_options import report_options, where_to_report
+
 if TYPE_CHECKING:
     from .caffe_ext import Memory, Precision
     from .compile import Model
@@ -382,6 +384,7 @@ def _upper(*names: str) -> click.Choice[str]:
 @define_option
 @click.option("--json", metavar="FILE", help="Write one event per line (start, round, test, snapshot, end) to FILE.")
 @tracker_options
+@report_options
 @click.option(
     "--plan",
     is_flag=True,
@@ -421,6 +424,9 @@ def run_command(
     tensorboard: str | None,
     mlflow: str | None,
     mlflow_experiment: str | None,
+    report: str | None,
+    no_report: bool,
+    ui: str | None,
     doctor: bool,
     plan: bool,
     **averaging: Any,
@@ -479,6 +485,8 @@ def run_command(
             tensorboard=tensorboard,
             mlflow=mlflow,
             mlflow_experiment=mlflow_experiment,
+            report=where_to_report(report, no_report),
+            ui=ui,
             plan=plan,
         )
     except KeyboardInterrupt:

@@ -52,6 +52,7 @@ def level(module: str) -> str:
         ("sparknet_dsl.cli", "cli"),
         ("sparknet_dsl.cli_data", "cli"),
         ("sparknet_dsl.cli_local", "cli"),
+        ("sparknet_dsl.cli_report", "cli"),
     ]:
         if module == prefix or module.startswith(prefix + "."):
             return name
