@@ -65,7 +65,7 @@ function lineChart(spec) {
     const value = log ? Math.log10 : (y) => y;
     const margin = (value(y1) - value(y0)) * 0.06;
     let [v0, v1] = [value(y0) - margin, value(y1) + margin];
-    if (spec.format !== "number" && y0 >= 0) v0 = Math.max(0, v0);
+    if (!log && y0 >= 0) v0 = Math.max(0, v0);
     if (spec.format === "share" && y1 <= 1) v1 = Math.min(1, Math.max(v1, v0 + 1e-9));
     const px = (x) => LEFT + ((x - x0) / (x1 - x0)) * (width - LEFT - RIGHT);
     const py = (y) => (log && y <= 0 ? NaN : HEIGHT - BOTTOM - ((value(y) - v0) / (v1 - v0)) * (HEIGHT - TOP - BOTTOM));
@@ -103,7 +103,7 @@ function lineChart(spec) {
         for (const [x, y] of line.points) if (y !== null && isFinite(py(y))) inner.push(svg("circle", { cx: px(x), cy: py(y), r: 2.6, fill: line.colour }));
       }
       for (const [x, y] of line.points) {
-        if (y === null) inner.push(svg("line", { class: "lost", x1: px(x), x2: px(x), y1: bottom - 9, y2: bottom }, svg("title", {}, `${line.name}: not a number`)));
+        if (y === null) inner.push(svg("line", { class: "lost", x1: px(x), x2: px(x), y1: bottom - 9, y2: bottom }, svg("title", {}, `${line.name}: NaN`)));
       }
     }
     const known = shown().some((line) => line.points.some(([, y]) => y !== null));

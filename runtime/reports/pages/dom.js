@@ -18,7 +18,7 @@ const watched = (host, draw) => new ResizeObserver(() => requestAnimationFrame(d
 const colour = (index) => `var(--c${index % 8})`;
 
 function significant(value, digits = 4) {
-  if (value === null || value === undefined) return "not a number";
+  if (value === null || value === undefined) return "NaN";
   if (value === 0) return "0";
   const size = Math.abs(value);
   if (size >= 1e6 || size < 1e-4) return value.toExponential(2).replace("e+", "e");
@@ -28,8 +28,8 @@ function significant(value, digits = 4) {
 const grouped = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en-US"));
 const FORMATS = {
   number: (value) => significant(value),
-  share: (value) => (value === null ? "not a number" : `${significant(100 * value)} %`),
-  count: (value) => (value === null ? "not a number" : value >= 100 ? grouped(value) : significant(value, 3)),
+  share: (value) => (value === null ? "NaN" : `${significant(100 * value)} %`),
+  count: (value) => (value === null ? "NaN" : value >= 100 ? grouped(value) : significant(value, 3)),
 };
 
 function duration(seconds) {

@@ -104,7 +104,7 @@ function workersSection(run) {
   if (!run.workers) return [];
   const rows = run.workers.totals.map((total, worker) => [
     `worker ${worker + 1}`, total.seconds === null ? "–" : duration(total.seconds), total.rows === null ? "–" : FORMATS.count(total.rows),
-    FORMATS.share(total.slowest), total.out ? grouped(total.out) : "0",
+    `${significant(100 * total.slowest, 2)} %`, total.out ? grouped(total.out) : "0",
   ]);
   return [card("Seconds in each round, beside the round's median", workersMap(run.workers),
     el("p", { class: "soft small" }, "Orange took longer than the median, blue less; red was left out.")),
@@ -148,7 +148,7 @@ function scoreSection(run) {
       found.confusion && card("Confusion matrix", confusionMatrix(found.confusion)),
       el("div", { class: "card" },
         pairs.length ? [el("h3", {}, "Most often mistaken"), table(["classes", "#rows"], pairs)] : null,
-        el("details", { open: !found.confusion }, el("summary", {}, found.classes.length > 20 ? "The 20 classes with the least recall" : "Precision and recall"),
+        el("details", { open: !found.confusion || found.classes.length <= 20 }, el("summary", {}, found.classes.length > 20 ? "The 20 classes with the least recall" : "Precision and recall"),
           table(["class", "#precision", "#recall", "#rows"], rows)))),
     found.mistakes.length > 0 && el("div", { class: "card below", style: { marginTop: "var(--gap)" } }, el("h3", {}, "Worst mistakes"),
       el("p", { class: "soft small" }, "Rows whose own class the net finds least likely."), mistakesOf(found.mistakes)),
