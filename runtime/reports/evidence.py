@@ -29,7 +29,7 @@ from .record import EventDict
 
 # Seconds that timing the layers, and predicting, may take; rows that are predicted, and mistakes that are kept.
 TIME_SECONDS, SCORE_SECONDS, SCORE_ROWS, MISTAKES = 2.0, 6.0, 10_000, 24
-PASSES = 5
+PASSES = 3
 # Classes of a matrix that can be looked at; of more, and of fewer, these many pairs that are mistaken most often.
 MATRIX, PAIRS = 60, 20
 Numbers = npt.NDArray[Any]

@@ -7,8 +7,6 @@ import xml.etree.ElementTree
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jinja2
-
 from ... import __version__
 from ...files import write_atomic
 from . import series
@@ -23,6 +21,8 @@ NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 def render(runs: Sequence[Run], live: bool = False) -> str:
     """The page of one run, or of several side by side; `live`: it asks its server for what is new."""
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PAGES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )

@@ -8,13 +8,16 @@ from collections.abc import Callable
 
 from ...errors import OutputError, SparkNetError
 from ...files import write_atomic
-from ..events import End, Event, JsonLines, to_json
+from ..events import End, Event, JsonLines, Layers, to_json
 from ..report import Report
 from . import evidence, page
 from .folder import Subject, default_folder, make_folder
 from .record import EVENTS, EVIDENCE, REPORT, EventDict, Run
+from .series import FRAMES
 from .serve import LivePage
 
+# Events with histograms that are kept in memory.
+KEPT = 4 * FRAMES
 # Where a report goes: a folder, False for none, None for one of its own in ./runs.
 Where = str | os.PathLike[str] | bool | None
 
@@ -75,6 +78,8 @@ class Recording:
     def __call__(self, event: Event) -> None:
         """Keeps `event`."""
         self._events.append(json.loads(to_json(event)))
+        if isinstance(event, Layers):
+            self._forget()
         if self._lines is not None and self._lost is None:
             try:
                 self._lines(event)
@@ -88,6 +93,13 @@ class Recording:
         finally:
             if isinstance(event, End) and self._page is not None:
                 self._page.close()
+
+    def _forget(self) -> None:
+        """Of many histograms lets go of every second: those of a large net are half a megabyte each time."""
+        told = [index for index, event in enumerate(self._events) if event["event"] == "layers"]
+        if len(told) > KEPT:
+            dropped = set(told[1:-1:2])
+            self._events = [event for index, event in enumerate(self._events) if index not in dropped]
 
     def _now(self) -> Run:
         """The run as it stands; asked from other threads."""

@@ -73,23 +73,26 @@ function ridges(title, frames) {
 }
 
 function layerTimes({ layers, batch, threads, passes }) {
-  const whole = layers.reduce((sum, layer) => sum + layer.forward_ms + layer.backward_ms, 0);
-  const most = Math.max(...layers.map((layer) => layer.forward_ms + layer.backward_ms), 1e-9);
-  const rows = layers.filter((layer) => layer.forward_ms + layer.backward_ms > 0).map((layer) => {
-    const both = layer.forward_ms + layer.backward_ms;
+  // Of many layers those that take most, in the net's order; all of them on demand.
+  const cost = (layer) => layer.forward_ms + layer.backward_ms;
+  const least = layers.length > 30 ? layers.map(cost).sort((a, b) => b - a)[19] : 0;
+  const whole = layers.reduce((sum, layer) => sum + cost(layer), 0);
+  const most = Math.max(...layers.map(cost), 1e-9);
+  const rows = (some) => el("div", { class: "times" }, some.map((layer) => {
     const said = `${layer.name} (${layer.type}): forward ${significant(layer.forward_ms, 3)} ms, backward ${significant(layer.backward_ms, 3)} ms`;
     const bar = (ms) => el("i", { style: { width: `${(100 * ms) / most}%` } });
     return [
       el("span", { title: said }, layer.name),
       el("div", { class: "track", title: said, role: "img", "aria-label": said }, bar(layer.forward_ms), bar(layer.backward_ms)),
-      el("span", { class: "soft" }, `${significant(both, 3)} ms · ${significant((100 * both) / whole, 2)} %`),
+      el("span", { class: "soft" }, `${significant(cost(layer), 3)} ms · ${((100 * cost(layer)) / whole).toFixed(1)} %`),
     ];
-  });
+  }));
   const key = (paint, text) => el("span", { class: "key" }, el("i", { style: { background: paint } }), text);
   return el("div", { class: "card" },
     el("p", { class: "small" }, key("var(--c0)", "forward"), key("var(--c1)", "backward"),
       el("span", { class: "soft" }, `batches of ${batch}, ${threads} threads, medians of ${passes} passes on this machine; together ${significant(whole, 3)} ms`)),
-    el("div", { class: "scroll" }, el("div", { class: "times" }, rows)));
+    rows(layers.filter((layer) => cost(layer) > 0 && cost(layer) >= least)),
+    least > 0 && el("details", {}, el("summary", {}, `All ${layers.length} layers`), el("div", { class: "scroll" }, rows(layers))));
 }
 
 function confusionMatrix(matrix) {
