@@ -50,8 +50,8 @@ def gather(subject: Subject, end: End, events: Sequence[EventDict]) -> dict[str,
         try:
             if (result := part()) is not None:
                 found[name] = result
-        except SparkNetError as error:
-            found["problems"].append(f"{name}: {error}")
+        except Exception as error:  # the run is over and well: that it cannot be looked at does not make it fail
+            found["problems"].append(f"{name}: {error if isinstance(error, SparkNetError) else repr(error)}")
     return found
 
 
@@ -129,13 +129,13 @@ def _scores(subject: Subject, weights: pathlib.Path) -> dict[str, Any] | None:
     net = deploy.deploy_net(subject.model)
     label = deploy.label_top(phase_net(subject.model.net, subject.solver, "TEST"))
     columns = {feed.top: feed.column for feed in fed.feeds} if fed else {}
-    if fed is None or label not in columns or isinstance(fed.source, DataFrame):
+    if fed is None or label not in columns or isinstance(fed.source, DataFrame) or deploy.inputs(net).keys() - columns:
         return None
     try:
         scores = deploy.scores(net)
     except ModelError:
         return None  # no classifier
-    inputs = {top: columns[top] for top in deploy.inputs(net) if top in columns}
+    inputs = {top: columns[top] for top in deploy.inputs(net)}
     deployed = Deployed.of(net, [weights], subject.folders)
     deployed.check([scores.probability], BATCH)
     predictor = Predictor(deployed, [scores.probability], BATCH, None, subject.precision)

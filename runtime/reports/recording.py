@@ -6,7 +6,7 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from ...errors import OutputError, SparkNetError
+from ...errors import OutputError
 from ...files import write_atomic
 from ..events import End, Event, JsonLines, Layers, to_json
 from ..report import Report
@@ -116,8 +116,8 @@ class Recording:
                 raise self._lost
             # First without what takes time: whoever presses Ctrl-C now has a report all the same.
             page.write(self._folder / REPORT, [self._now()])
-            if end.status != "failed" and end.iteration and (found := self._evidence(end)):
-                self._run.evidence = found
+            if end.status != "failed" and end.iteration:
+                self._run.evidence = found = evidence.gather(self._subject, end, self._events)
                 write_atomic(self._folder / EVIDENCE, json.dumps(found) + "\n")
                 page.write(self._folder / REPORT, [self._now()])
             self._say(f"report: {self._folder / REPORT}")
@@ -126,10 +126,3 @@ class Recording:
                 print(f"warning: the report is not whole: {error}", file=sys.stderr)
                 return
             raise OutputError(f"the model is trained, but its report is not whole: {error}") from error
-
-    def _evidence(self, end: End) -> dict[str, object]:
-        try:
-            return dict(evidence.gather(self._subject, end, self._events))
-        except SparkNetError as error:
-            print(f"warning: the report has no pictures and layer times: {error}", file=sys.stderr)
-            return {}

@@ -384,6 +384,18 @@ def test_report_and_no_report_contradict_each_other():
     )
 
 
+def test_old_histograms_are_let_go_of(monkeypatch):
+    monkeypatch.setattr(recording, "KEPT", 8)
+    subject = dataclasses.make_dataclass("Subject", ["name"])("net")
+    sink = recording.Recording(subject, print)
+    for k in range(1, 101):
+        sink(layers(round=k, iteration=10 * k, seed=1))
+        sink(dataclasses.replace(spark_run(rounds=1)[1], iteration=10 * k))
+    kept = [event["iteration"] for event in sink._now().events if event["event"] == "layers"]
+    assert (kept[0], kept[-1]) == (10, 1000) and 4 <= len(kept) <= 8
+    assert sum(event["event"] == "round" for event in sink._now().events) == 100
+
+
 # ---- pictures ----
 
 
@@ -420,10 +432,14 @@ def test_an_evidence_that_cannot_be_had_is_a_note(monkeypatch, capsys):
     def failing(*_):
         raise DataError("the rows are gone")
 
+    def wrong(*_):
+        raise KeyError("x")
+
     monkeypatch.setattr(evidence, "_scores", failing)
+    monkeypatch.setattr(evidence, "_filters", wrong)
     assert train_command.main("small.snet", report="r", max_iter=5) == 0
     (data,) = shown(pathlib.Path("r/report.html").read_text())["runs"]
-    assert data["evidence"]["problems"] == ["scores: the rows are gone"]
+    assert data["evidence"]["problems"] == ["filters: KeyError('x')", "scores: the rows are gone"]
     assert "scores" not in data["evidence"] and "times" in data["evidence"]
 
 

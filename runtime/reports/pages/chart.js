@@ -96,7 +96,7 @@ function lineChart(spec) {
     }
     for (const line of shown()) {
       const style = { fill: "none", stroke: line.colour, "stroke-linejoin": "round", "stroke-dasharray": line.dash };
-      const smooth = VIEW.smooth && line.points.length > 20;
+      const smooth = VIEW.smooth && spec.id !== "rate" && line.points.length > 20;
       inner.push(svg("path", { ...style, d: pathOf(line.points, px, py), "stroke-width": 1.8, opacity: smooth ? 0.25 : 1 }));
       if (smooth) inner.push(svg("path", { ...style, d: pathOf(smoothed(line.points, VIEW.smooth), px, py), "stroke-width": 2 }));
       if (line.points.length <= 30) {

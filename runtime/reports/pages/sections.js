@@ -102,13 +102,14 @@ function differ(data) {
 
 function workersSection(run) {
   if (!run.workers) return [];
+  const some = run.workers.totals.some((total) => total.out);
   const rows = run.workers.totals.map((total, worker) => [
     `worker ${worker + 1}`, total.seconds === null ? "–" : duration(total.seconds), total.rows === null ? "–" : FORMATS.count(total.rows),
-    `${significant(100 * total.slowest, 2)} %`, total.out ? grouped(total.out) : "0",
+    `${significant(100 * total.slowest, 2)} %`, ...(some ? [grouped(total.out)] : []),
   ]);
   return [card("Seconds in each round, beside the round's median", workersMap(run.workers),
     el("p", { class: "soft small" }, "Orange took longer than the median, blue less; red was left out.")),
-  el("div", { class: "card below" }, table(["", "#seconds a round", "#images/s", "#slowest in", "#rounds left out"], rows))];
+  el("div", { class: "card below" }, table(["", "#a round", "#images/s", "#slowest in", ...(some ? ["#left out of"] : [])], rows))];
 }
 
 function histogramSection(run, redraw) {
