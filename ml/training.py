@@ -57,6 +57,7 @@ def train(
         model,
         dataset.sparkSession,
         show=params.getVerbose(),
+        report=False,
         snapshot_dir=folder,
         precision=params.getPrecision(),
         **settings,

@@ -8,6 +8,7 @@ ends before training has begun (a wrong model, say) writes only the end. What on
 `round` everywhere, and some fields of the start.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -304,10 +305,16 @@ class JsonLines:
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
 
+    def close(self) -> None:
+        """No more events come."""
+        # After a full disk the last words are still in its buffer.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self.close()

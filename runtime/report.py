@@ -16,12 +16,16 @@ class Report:
     """
 
     def __init__(self, sinks: Sequence[Emit]) -> None:
-        self._sinks = sinks
+        self._sinks = list(sinks)
         self._began = time.perf_counter()
         self._round: int | None = 0
         self._iteration = 0
         self._metrics: dict[str, float] = {}
         self._files: list[str] = []
+
+    def add(self, sink: Emit) -> None:
+        """From here on `sink` gets the events, too."""
+        self._sinks.append(sink)
 
     def __call__(self, event: Event) -> None:
         """Hands on `event`."""

@@ -297,7 +297,7 @@ def main(
         raise ModelError(f"{model} has no data in phase {phase}: say --phase {next(iter(compiled.reports), 'TEST')}")
     net = phase_net(compiled.net, compiled.solver or caffe_pb2.SolverParameter(), phase)
     if batch is not None:
-        _set_batch(net, batch)
+        set_batch(net, batch)
     with progress(f"timing {compiled.name or model}", WARM_UP + iterations, unit="passes") as bar:
         found = measure(net, phase, iterations, precision=precision, memory=memory, bar=bar)
     if form == "json":
@@ -309,7 +309,7 @@ def main(
     print(summary(found))
 
 
-def _set_batch(net: caffe_pb2.NetParameter, batch: int) -> None:
+def set_batch(net: caffe_pb2.NetParameter, batch: int) -> None:
     """Gives the inputs a first axis of `batch`."""
     for layer in net.layer:
         for shape in layer.input_param.shape:

@@ -15,9 +15,11 @@ from .console import ConsoleReport
 from .data import BadPolicy
 from .events import Emit
 from .feeds import Fed, data_layers, feed_net, feed_tests, no_source
-from .local import LocalPlan, train
+from .local import OWN, LocalPlan, train
 from .plan import phase_net
 from .report import Report
+from .reports.folder import Subject
+from .reports.recording import Where, record
 from .signals import Effect, Signals
 from .trackers import Tracker, begin, trackers
 
@@ -43,6 +45,8 @@ def main(
     tensorboard: str | None = None,
     mlflow: str | None = None,
     mlflow_experiment: str | None = None,
+    report: Where = None,
+    ui: str | None = None,
 ) -> int:
     """Trains the model in the file `model` (.snet, or a solver's .prototxt); None stands for an option not given.
 
@@ -56,7 +60,7 @@ def main(
         tracked.extend(trackers(tensorboard, mlflow, mlflow_experiment))
         return [show, *tracked]
 
-    def body(report: Report) -> None:
+    def body(run: Report) -> None:
         if weights and snapshot is not None:
             raise UsageError("--weights starts from weights, --snapshot goes on from a run's state: give one of them")
         check_counts(max_iter=max_iter, threads=threads)
@@ -95,10 +99,39 @@ def main(
             caffe_ext.set_num_threads(threads)
         if solver.debug_info:
             _show_debug_info(show)
+        record(run, _subject(compiled, plan, defines), report, ui, show.say)
         with Signals(sigint, sighup) as signals, reading_itself("--train SRC --test SRC"):
-            train(plan, report, signals)
+            train(plan, run, signals)
 
     return command(body, sinks, json)
+
+
+def _subject(compiled: Model, plan: LocalPlan, defines: Mapping[str, str]) -> Subject:
+    """What the report tells of."""
+    settings = {
+        "seed": plan.seed,
+        "threads": caffe_ext.num_threads(),
+        "precision": plan.precision,
+        "memory": plan.memory,
+        "train": plan.train.uri if plan.train else OWN,
+        "test": (plan.tests[0].uri if plan.tests[0] else OWN) if plan.tests else None,
+        "weights": plan.weights,
+        "snapshot": plan.snapshot,
+        "snapshot_dir": plan.snapshot_dir,
+        "bad_records": plan.bad_records,
+        **{f"-D {name}": value for name, value in defines.items()},
+    }
+    return Subject(
+        name=plan.name,
+        model=compiled,
+        solver=plan.solver,
+        settings=settings,
+        test=plan.tests[0] if plan.tests else None,
+        folders=(pathlib.Path(), plan.folder, plan.snapshot_dir),
+        precision=plan.precision,
+        bad_records=plan.bad_records,
+        spark=False,
+    )
 
 
 def _sources(

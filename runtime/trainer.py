@@ -23,6 +23,8 @@ from .feeds import data_layers, feed_net, feed_tests, no_source
 from .plan import Plan, phase_net
 from .progress import waiting
 from .report import Report
+from .reports.folder import Subject, config_settings
+from .reports.recording import Where, record
 from .tau import SHARE
 from .trackers import begin
 from .train import Result, run
@@ -41,6 +43,8 @@ class Trainer:
                 (runtime.trackers) are such
     show        whether progress is shown: in a notebook as a chart that grows (notebook.LiveChart), else in lines
     defines     values for the model's options
+    report      the folder that tells of the run (docs/report.md); None: a new one in ./runs; False: none
+    ui          a port, or HOST:PORT, that shows the report while it trains
     settings    those of RunConfig.resolve but train, test and resume: workers, master, tau, rounds, seed,
                 snapshot_dir, weights, precision, memory, pin, conf, ship_env, average, averaging (a mapping),
                 averaging_share, bad_records
@@ -56,6 +60,8 @@ class Trainer:
         callbacks: Sequence[Emit] = (),
         show: bool = True,
         defines: Mapping[str, str] = {},
+        report: Where = None,
+        ui: str | int | None = None,
         **settings: Any,
     ) -> None:
         unknown = sorted(settings.keys() - SETTINGS)
@@ -70,6 +76,8 @@ class Trainer:
         if show and not any(isinstance(each, LiveChart) for each in callbacks):
             self._show = LiveChart() if in_notebook() else ConsoleReport()
         self._defines = defines
+        self._report = report
+        self._ui = None if ui is None else str(ui)
         self._settings = settings
         self._compiled: Model | None = None
         self._stopped = False
@@ -79,7 +87,8 @@ class Trainer:
 
         Each is a URI, or a DataFrame of the Spark that the trainer was given (`runtime.data.DataFrame` takes options).
         `resume` goes on from the newest snapshot. When training fails or is interrupted, what the rounds so far have
-        learnt is kept in a snapshot first. Raises ModelError, DataError, UsageError, ClusterError, OutputError, and
+        learnt is kept in a snapshot first. A report that can no longer be written is an OutputError when all else is
+        done: `result` is there. Raises ModelError, DataError, UsageError, ClusterError, OutputError, and
         what the engine raises.
         """
         self.history = []
@@ -91,6 +100,7 @@ class Trainer:
                 begin(self._callbacks, self._compiled)
             if config.snapshot_url is None:
                 check_folder(config.snapshot_dir)
+            record(report, self._subject(plan, config), self._report, self._ui, self._say)
             for shown in sinks:
                 if isinstance(shown, ConsoleReport | LiveChart):
                     shown.wait("starting Spark, reading rows")
@@ -128,6 +138,25 @@ class Trainer:
             raise ModelError(f"the weights are in {weights}: copy them here, and give them to caffe_ext.Net")
         deploy = self._compiled.deploy if phase == caffe_ext.TEST else None
         return caffe_ext.Net(deploy or self._compiled.net, phase, weights=weights)
+
+    def _subject(self, plan: Plan, config: RunConfig) -> Subject:
+        """What the report tells of."""
+        assert self._compiled is not None
+        return Subject(
+            name=plan.name,
+            model=self._compiled,
+            solver=plan.solver,
+            settings={**config_settings(config), **{f"-D {name}": value for name, value in self._defines.items()}},
+            test=plan.test,
+            folders=(pathlib.Path(), plan.folder, config.snapshot_dir),
+            precision=config.precision,
+            bad_records=config.bad_records,
+            spark=True,
+        )
+
+    def _say(self, text: str) -> None:
+        if isinstance(self._show, ConsoleReport):
+            self._show.say(text)
 
     def _planned(self, train: Any, test: Any, resume: bool) -> tuple[Plan, RunConfig]:
         train, test = as_source(train), as_source(test)

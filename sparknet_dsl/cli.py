@@ -19,6 +19,7 @@ from .cli_common import (
     speech_options,
     tracker_options,
 )
+from .report_options import report_options, where_to_report
 
 if TYPE_CHECKING:
     from .caffe_ext import Memory, Precision
@@ -107,6 +108,7 @@ def _upper(*names: str) -> click.Choice[str]:
     "--json", metavar="FILE", type=FILE, help="Write one event per line (start, round, test, snapshot, end) to FILE."
 )
 @tracker_options
+@report_options
 @click.option(
     "--plan",
     is_flag=True,
@@ -146,6 +148,9 @@ def run_command(
     tensorboard: str | None,
     mlflow: str | None,
     mlflow_experiment: str | None,
+    report: str | None,
+    no_report: bool,
+    ui: str | None,
     doctor: bool,
     plan: bool,
     **averaging: Any,
@@ -204,6 +209,8 @@ def run_command(
             tensorboard=tensorboard,
             mlflow=mlflow,
             mlflow_experiment=mlflow_experiment,
+            report=where_to_report(report, no_report),
+            ui=ui,
             plan=plan,
         )
     except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from .cli_common import (
     speech_options,
     tracker_options,
 )
+from .report_options import report_options, where_to_report
 
 
 def _row(context: click.Context, parameter: click.Parameter, given: str | None) -> tuple[int, ...] | None:
@@ -148,8 +149,9 @@ def _files(context: click.Context, parameter: click.Parameter, given: tuple[str,
     help="Write one event per line (start, iteration, test, snapshot, end) to FILE.",
 )
 @tracker_options
+@report_options
 @speech_options
-def train_command(model: str, **options: Any) -> None:
+def train_command(model: str, report: str | None, no_report: bool, **options: Any) -> None:
     """Train MODEL on this machine, without Spark, as `caffe train` does.
 
     MODEL is a .snet file with a net and a solver, a model of the library, or a solver of Caffe's (.prototxt). Display,
@@ -169,7 +171,7 @@ def train_command(model: str, **options: Any) -> None:
     try:
         from .runtime.train_command import main
 
-        status = main(model, **options)
+        status = main(model, report=where_to_report(report, no_report), **options)
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)

@@ -149,6 +149,7 @@ def test_run_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     command += " --snapshot-dir d --weights w --resume --precision bf16 --no-pin -D x=1 -D y=z --json j"
     command += " --memory lean --conf spark.a=1 --conf spark.b=2 --ship-env e.tar.gz --plan --bad-records skip"
     command += " --late drop --overlap-tests --tensorboard t --mlflow http://m --mlflow-experiment e"
+    command += " --report r --ui 8080"
     result = CliRunner().invoke(cli.run_command, command.split())
     assert result.exit_code == 3
     assert seen == {
@@ -180,6 +181,8 @@ def test_run_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "tensorboard": "t",
         "mlflow": "http://m",
         "mlflow_experiment": "e",
+        "report": "r",
+        "ui": "8080",
     }
 
 

@@ -163,9 +163,9 @@ def test_workers_of_one_machine_are_neighbours(spark, config, monkeypatch, pin, 
 
     each = Cluster.each
 
-    def stop(cluster, rows, function, *rest):
+    def stop(cluster, rows, function, *rest, **told):
         if function is not worker.prepare:
-            return each(cluster, rows, function, *rest)
+            return each(cluster, rows, function, *rest, **told)
         jobs.append(rest[0])
         raise KeyboardInterrupt
 

@@ -397,6 +397,7 @@ def test_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     command = "m.snet --train a: --test b: --weights u,v --weights w --snapshot s --max-iter 4 --threads 2 --seed 7"
     command += (
         " --precision bf16 --memory lean --snapshot-dir d --sigint-effect none --sighup_effect stop -D x=1 --json j"
+        " --no-report --ui 0.0.0.0:80"
     )
     result = CliRunner().invoke(cli_local.train_command, command.split())
     assert result.exit_code == 3, result.output
@@ -416,6 +417,11 @@ def test_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "sighup": "stop",
         "defines": {"x": "1"},
         "json": "j",
+        "tensorboard": None,
+        "mlflow": None,
+        "mlflow_experiment": None,
+        "report": False,
+        "ui": "0.0.0.0:80",
         "bad_records": "fail",
     }
 
