@@ -1,6 +1,6 @@
 """Fills the templates for clusters: standalone, Docker, Kubernetes, YARN on EMR and Dataproc, EC2.
 
-Usage: python deploy/render.py [SETTINGS.toml] -o DIR [--only TARGET]     (needs jinja2: pip install jinja2)
+Usage: python deploy/render.py [SETTINGS.toml] -o DIR [--only TARGET]
 
 SETTINGS.toml overrides what settings.toml beside this file says. Targets are the folders in templates/, all by default.
 """

@@ -18,15 +18,15 @@ from .report import Report
 INTERRUPTED = 130
 
 
-def command(body: Callable[[Report], None], sinks: Callable[[], Sequence[Emit]], json: str | None) -> int:
-    """Runs `body`, whose events go to all that `sinks` makes and, a line each, to the file `json`; gives the status."""
+def command(body: Callable[[Report], None], show: Emit, json: str | None) -> int:
+    """Runs `body`, whose events go to `show` and, a line each, to the file `json`; gives the exit status."""
 
     def reported() -> None:
         with contextlib.ExitStack() as stack:
-            found = [*sinks()]
+            sinks: list[Emit] = [show]
             if json is not None:
-                found.append(stack.enter_context(JsonLines(json)))
-            body(stack.enter_context(Report(found)))
+                sinks.append(stack.enter_context(JsonLines(json)))
+            body(stack.enter_context(Report(sinks)))
 
     return guarded(reported)
 

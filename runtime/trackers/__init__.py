@@ -5,11 +5,11 @@ fails says so once, and keeps no run from going on.
 """
 
 from ...errors import UsageError
-from .base import Tracker, begin
+from .base import Tracker, follow
 from .mlflow import MLflow
 from .tensorboard import TensorBoard
 
-__all__ = ["MLflow", "TensorBoard", "Tracker", "begin", "trackers"]
+__all__ = ["MLflow", "TensorBoard", "Tracker", "follow", "trackers"]
 
 
 def trackers(tensorboard: str | None, mlflow: str | None, experiment: str | None) -> list[Tracker]:

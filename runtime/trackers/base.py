@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ... import Model
-from ..events import Emit, Event, Iteration, Round, Test
+from ..events import Event, Iteration, Round, Test
+from ..report import Report
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +31,9 @@ class Tracker:
     def tell(self, event: Event) -> None:
         """Keeps what `event` says; raises whatever it likes."""
 
-    def begin(self, model: Model) -> None:
-        """A run of `model` begins."""
+    def begin(self, model: Model, report: Path | None = None) -> None:
+        """A run of `model` begins, which leaves the file `report`."""
+        del report
         self.failed = False
         self.attempt(self.start, model)
 
@@ -55,11 +58,11 @@ class Tracker:
             _log.warning("warning: %s keeps nothing more of this run (%s): %s", self.name, self.place, first)
 
 
-def begin(sinks: Iterable[Emit], model: Model) -> None:
-    """Tells the trackers among `sinks` that a run of `model` begins."""
-    for sink in sinks:
-        if isinstance(sink, Tracker):
-            sink.begin(model)
+def follow(run: Report, trackers: Iterable[Tracker], model: Model, report: Path | None) -> None:
+    """From here on `trackers` keep a run of `model`, after whoever keeps it now, as the file `report`, say."""
+    for tracker in trackers:
+        tracker.begin(model, report)
+        run.add(tracker)
 
 
 def numbers(event: Event) -> Iterator[tuple[str, float]]:

@@ -27,7 +27,7 @@ class MLflow(Tracker):
     """Keeps each run under `experiment` on the server at `uri` (http://HOST:5000, or what else MLflow takes).
 
     The server is spoken to in a thread: training does not wait for it. Steps are iterations; parameters are the
-    settings of the run and the solver's; artifacts are the model, in Caffe's format, the last snapshot and `files`.
+    settings of the run and the solver's; artifacts are the model, in Caffe's format, the last snapshot and the report.
     A run that fails is marked so, with its message as the tag `message`; one that is interrupted is KILLED. Raises
     UsageError without the package mlflow (mlflow-skinny is enough).
     """
@@ -38,7 +38,6 @@ class MLflow(Tracker):
         self,
         uri: str,
         experiment: str | None = None,
-        files: tuple[str | os.PathLike[str], ...] = (),
         patience: float | None = None,
     ) -> None:
         super().__init__()
@@ -50,16 +49,16 @@ class MLflow(Tracker):
         self.place = uri
         self.run_id: str | None = None
         self._experiment = experiment or "sparknet"
-        self._files = files
+        self._report: pathlib.Path | None = None
         self._patience = PATIENCE if patience is None else patience
         self._snapshot: tuple[str, ...] = ()
         self._client: Any = None
         self._todo: queue.SimpleQueue[Model | Event] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def begin(self, model: Model) -> None:
-        """A run of `model` begins."""
-        self.failed, self.run_id, self._snapshot = False, None, ()
+    def begin(self, model: Model, report: pathlib.Path | None = None) -> None:
+        """A run of `model` begins, which leaves the file `report`."""
+        self.failed, self.run_id, self._snapshot, self._report = False, None, (), report
         self._todo = queue.SimpleQueue()
         self._todo.put(model)
         self._thread = threading.Thread(target=self._work, args=(self._todo,), name="mlflow", daemon=True)
@@ -107,9 +106,11 @@ class MLflow(Tracker):
                 self._client.log_batch(self.run_id, metrics=metrics)
 
     def _end(self, event: End) -> None:
-        for place in (*self._snapshot, *self._files):
-            if (path := pathlib.Path(place)).is_file():  # and no URL of a filesystem that only Spark knows
-                self._client.log_artifact(self.run_id, str(path), "snapshot" if place in self._snapshot else None)
+        for place in self._snapshot:
+            if pathlib.Path(place).is_file():  # and no URL of a filesystem that only Spark knows
+                self._client.log_artifact(self.run_id, place, "snapshot")
+        if self._report is not None and self._report.is_file():
+            self._client.log_artifact(self.run_id, str(self._report), "report")
         if event.message is not None:
             self._client.set_tag(self.run_id, "message", event.message)
         self._client.set_terminated(self.run_id, STATUS[event.status])

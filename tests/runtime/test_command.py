@@ -76,8 +76,10 @@ def test_a_run_trains_tells_and_leaves_weights(tmp_path):
     assert done.stderr == ""
     assert done.returncode == 0
     told = events(tmp_path / "events.jsonl")
+    # The weights are looked at while a test goes on.
     assert [event["event"] for event in told] == [
-        *("start", "round", "round", "test", "round", "round", "test", "round", "round", "test", "snapshot", "end")
+        *("start", "round", "round", "layers", "test", "round", "round", "layers", "test"),
+        *("round", "round", "layers", "test", "snapshot", "end"),
     ]
     start, end = told[0], told[-1]
     assert (start["train"], start["train_rows"], start["test_rows"], start["seed"]) == ("digits:", 1437, 360, 3)

@@ -397,7 +397,7 @@ def test_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     command = "m.snet --train a: --test b: --weights u,v --weights w --snapshot s --max-iter 4 --threads 2 --seed 7"
     command += (
         " --precision bf16 --memory lean --snapshot-dir d --sigint-effect none --sighup_effect stop -D x=1 --json j"
-        " --no-report --ui 0.0.0.0:80"
+        " --no-report --ui 0.0.0.0:80 --tensorboard t --mlflow http://m --mlflow-experiment e"
     )
     result = CliRunner().invoke(cli_local.train_command, command.split())
     assert result.exit_code == 3, result.output
@@ -417,9 +417,9 @@ def test_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "sighup": "stop",
         "defines": {"x": "1"},
         "json": "j",
-        "tensorboard": None,
-        "mlflow": None,
-        "mlflow_experiment": None,
+        "tensorboard": "t",
+        "mlflow": "http://m",
+        "mlflow_experiment": "e",
         "report": False,
         "ui": "0.0.0.0:80",
         "bad_records": "fail",

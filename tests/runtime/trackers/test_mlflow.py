@@ -77,7 +77,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_a_server_has_the_run(server: str) -> None:
     import mlflow
 
-    assert main("small.snet", mlflow=server, mlflow_experiment="digits") == 0
+    assert main("small.snet", mlflow=server, mlflow_experiment="digits", report="run") == 0
     client = mlflow.MlflowClient(server)
     experiment = client.get_experiment_by_name("digits")
     assert experiment is not None
@@ -89,10 +89,12 @@ def test_a_server_has_the_run(server: str) -> None:
     assert [metric.step for metric in history] == [0, 10, 20]
     assert 0 < run.data.metrics["test/accuracy"] <= 1
     artifacts = [
-        file.path for folder in ("model", "snapshot") for file in client.list_artifacts(run.info.run_id, folder)
+        file.path
+        for folder in ("model", "report", "snapshot")
+        for file in client.list_artifacts(run.info.run_id, folder)
     ]
     assert artifacts == [
-        *("model/small.prototxt", "model/small_solver.prototxt"),
+        *("model/small.prototxt", "model/small_solver.prototxt", "report/report.html"),
         *(f"snapshot/Small_iter_20.{ending}" for ending in ("caffemodel", "json", "solverstate")),
     ]
     # The files are those that were written.
@@ -155,14 +157,15 @@ def install(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_client_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     client = Client()
     install(client, monkeypatch)
-    assert main("small.snet", mlflow="http://m") == 0
+    assert main("small.snet", mlflow="http://m", report="run") == 0
     assert client.named("get_experiment_by_name") == [("sparknet",)]
     metrics = [metric for _, _, named in client.calls for metric in named.get("metrics", ())]
     assert [(step, name) for name, _, _, step in metrics if name == "train/loss"] == [
         *((0, "train/loss"), (10, "train/loss"), (20, "train/loss"))
     ]
     files = [pathlib.Path(path).name for _, path, *_ in client.named("log_artifact")]
-    assert files[-3:] == [f"Small_iter_20.{ending}" for ending in ("caffemodel", "solverstate", "json")]
+    snapshot = [f"Small_iter_20.{ending}" for ending in ("caffemodel", "solverstate", "json")]
+    assert files[-4:] == [*snapshot, "report.html"]
     assert client.named("set_terminated") == [("r", "FINISHED")]
 
 
@@ -204,14 +207,17 @@ def test_packages_that_are_missing_are_named(
         trackers(None, None, "digits")
 
 
-def test_files_that_a_caller_names_are_kept_too(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+def test_the_report_is_kept_too_and_interruptions_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
     from sparknet_dsl import compile_text
     from sparknet_dsl.runtime.events import End
 
     client = Client()
     install(client, monkeypatch)
-    tracker = MLflow("http://m", files=(tmp_path / "small.snet", tmp_path / "absent"))
-    tracker.begin(compile_text(NET))
+    (tmp_path / "report.html").write_text("")
+    tracker = MLflow("http://m")
+    tracker.begin(compile_text(NET), tmp_path / "report.html")
     tracker(End(status="interrupted", message=None, round=1, iteration=5, seconds=1.0, metrics={}, files=()))
-    assert client.named("log_artifact")[-1] == ("r", str(tmp_path / "small.snet"), None)
+    assert client.named("log_artifact")[-1] == ("r", str(tmp_path / "report.html"), "report")
     assert client.named("set_terminated") == [("r", "KILLED")]
