@@ -112,7 +112,7 @@ def compile_command(
       sparknet-compile lenet_train_test.prototxt -o build
       sparknet-compile googlenet -o build
       sparknet-compile train_val.prototxt --emit snet -o googlenet.snet
-      sparknet-compile googlenet --emit html -o googlenet.html         (a page to look at)
+      sparknet-compile googlenet --emit html -o googlenet.html         # a page to look at
       sparknet-compile googlenet --emit dot | dot -Tsvg > googlenet.svg
       sparknet-compile --list
 

@@ -19,7 +19,7 @@ TESTED = {"bash", "python", "snet", "snet error", "prototxt", "text", "cpp"}
 OTHERS = {"lua", "vim", "elisp", "toml"}
 # How many commands and programs are not run, by page: a new one is to be seen here. Generated pages are left out.
 NOT_RUN = {
-    "README.md": 5,
+    "README.md": 7,
     "docs/architecture.md": 4,
     "docs/masters.md": 6,
     "docs/clusters.md": 2,
@@ -28,6 +28,7 @@ NOT_RUN = {
     "docs/keras.md": 1,
     "docs/python-layers.md": 1,
     "docs/releasing.md": 2,
+    "docs/report.md": 1,
     "docs/running.md": 2,
     "docs/sparknet-data.md": 1,
     "docs/trackers.md": 5,

@@ -63,7 +63,7 @@ def test_the_package_and_the_version_import_nothing_that_is_installed_beside_it(
     code = (
         "import sys\nimport sparknet_dsl\n"
         "print(sorted(name for name in ('click', 'google', 'lark', 'numpy', 'rich') if name in sys.modules))\n"
-        "from sparknet_dsl.cli import compile_command\n"
+        "from sparknet_dsl.cli_compile import compile_command\n"
         "try:\n    compile_command(['--version'], 'sparknet-compile')\n"
         "except SystemExit as left:\n    assert not left.code\n"
         "print(sorted(name for name in ('lark', 'numpy', 'pyspark', 'sparknet_dsl.compile') if name in sys.modules))"

@@ -26,5 +26,6 @@ const buttons = {
 };
 for (const [id, act] of Object.entries(buttons)) get(id).addEventListener("click", act);
 get("colour").addEventListener("change", render);
-window.addEventListener("resize", () => look(state.view));
+// A frame may get its room only after this has run.
+window.addEventListener("resize", () => state.view === state.begun ? start() : look(state.view));
 enter(state.phase);

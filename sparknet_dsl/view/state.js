@@ -75,10 +75,12 @@ function fit(smooth = false) {
 // At first: everything if that can be read, else the top of the net.
 function start() {
   fit();
-  if (state.view.k >= 0.45) return;
-  const k = Math.min(0.9, Math.max(0.45, (graph.clientWidth - 40) / whole.w));
-  const first = [...seen.values()].sort((a, b) => a.y - b.y)[0];
-  look({ x: graph.clientWidth / 2 - (first.x + first.w / 2) * k, y: 20, k });
+  if (state.view.k < 0.45) {
+    const k = Math.min(0.9, Math.max(0.45, (graph.clientWidth - 40) / whole.w));
+    const first = [...seen.values()].sort((a, b) => a.y - b.y)[0];
+    look({ x: graph.clientWidth / 2 - (first.x + first.w / 2) * k, y: 20, k });
+  }
+  state.begun = state.view;
 }
 
 function reveal(id) {

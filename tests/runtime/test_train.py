@@ -163,7 +163,7 @@ def test_workers_of_one_machine_are_neighbours(spark, config, monkeypatch, pin, 
 
     each = Cluster.each
 
-    def stop(cluster, rows, function, *rest, what):
+    def stop(cluster, rows, function, *rest, **told):
         if function is not worker.prepare:
             return each(cluster, rows, function, *rest, **told)
         jobs.append(rest[0])
