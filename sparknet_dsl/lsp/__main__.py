@@ -17,7 +17,7 @@ def main(stdio: bool) -> None:
 
     \b
     Examples:
-      sparknet-lsp                                         (what an editor is told to run)
+      sparknet-lsp            # what an editor is told to run
       vim.lsp.start({name = "snet", cmd = {"sparknet-lsp"}})          (in Neovim's init.lua)
 
     Exit status: 0 done, 2 pygls is missing, or the command line is wrong.
