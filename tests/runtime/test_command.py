@@ -353,8 +353,8 @@ def test_ctrl_c_keeps_the_last_weights_and_says_where(tmp_path):
         process.wait()
     assert process.returncode == 130
     assert errors == "interrupted\n"
-    *_, snapshot, end = events(told)
-    assert (snapshot["event"], end["status"]) == ("snapshot", "interrupted")
+    *_, snapshot, layers, end = events(told)
+    assert (snapshot["event"], layers["event"], end["status"]) == ("snapshot", "layers", "interrupted")
     assert end["round"] == snapshot["round"] >= 3
     assert pathlib.Path(end["files"][0]).is_file()
     assert f"wrote {end['files'][0]}" in output
