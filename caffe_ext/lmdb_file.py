@@ -8,6 +8,7 @@ known: the main database, sorted by its keys, one value each, in the format of 6
 import os
 import pathlib
 import struct
+import weakref
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -44,18 +45,20 @@ class LMDBFile:
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
         try:
-            self._file = path.open("rb", buffering=0)
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        # A net that is dropped has nobody who would close what it reads.
+        self._close = weakref.finalize(self, os.close, self._file)
         try:
             self._meta = self._newest_meta()
         except DataError:
-            self._file.close()
+            self.close()
             raise
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        self._close()
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         return self.every(0, 1)
@@ -117,7 +120,7 @@ class LMDBFile:
 
     def _read(self, offset: int, size: int) -> bytes:
         try:
-            content = os.pread(self._file.fileno(), size, offset)
+            content = os.pread(self._file, size, offset)
         except OSError as error:
             raise DataError(f"cannot read {self._path}: {error.strerror or error}") from error
         if len(content) < size:
@@ -130,14 +133,14 @@ class LMDBFile:
         meta = max((first, self._read_meta(first.page_size)), key=lambda meta: meta.transaction)
         if meta.flags != 0:
             raise DataError(f"{self._path} is an LMDB of another kind than Caffe's: its flags are {meta.flags:#x}")
-        size, whole = os.fstat(self._file.fileno()).st_size, (meta.last_page + 1) * meta.page_size
+        size, whole = os.fstat(self._file).st_size, (meta.last_page + 1) * meta.page_size
         if size < whole:
             raise DataError(f"{self._path} is cut short: it has {size} bytes of {whole}; copy it again")
         return meta
 
     def _read_meta(self, offset: int) -> _Meta:
         try:
-            page = os.pread(self._file.fileno(), _HEADER.size + 136, offset)
+            page = os.pread(self._file, _HEADER.size + 136, offset)
             flags = _HEADER.unpack_from(page)[2]
             magic, version, _, _ = _META.unpack_from(page, at := _HEADER.size)
             page_size = _TREE.unpack_from(page, at := at + _META.size)[0]

@@ -30,14 +30,14 @@ class Report:
 
     def __call__(self, event: Event) -> None:
         """Hands on `event`."""
-        if isinstance(event, Start | Round):
+        if isinstance(event, Start | Round | Snapshot):
+            # An interrupted run may keep a round that it has not told of.
             self._round, self._iteration = event.round, event.iteration
         elif isinstance(event, Iteration):
             self._iteration = event.iteration
         elif isinstance(event, Test):
             self._metrics = dict(event.metrics)
-        elif isinstance(event, Snapshot):
-            self._iteration = event.iteration
+        if isinstance(event, Snapshot):
             self._files += [file for file in event.files if file not in self._files]
         # One that fails keeps it from none of the others.
         with contextlib.ExitStack() as stack:

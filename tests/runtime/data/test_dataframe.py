@@ -1,9 +1,8 @@
 """DataFrames: the same rows in the same order however Spark came by them, trained on where Spark computes them."""
 
-import os
 import pathlib
-import signal
 import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from pyspark.sql import SparkSession
 from sparknet_dsl.errors import DataError
 from sparknet_dsl.runtime import Trainer
 from sparknet_dsl.runtime.data import BadRecords, DataFrame
-from sparknet_dsl.runtime.events import Event, Round, Skipped, Start
+from sparknet_dsl.runtime.events import Round, Skipped, Start
 from sparknet_dsl.runtime.spark import Cluster
 
 pytest.importorskip("pyarrow")
@@ -124,22 +123,34 @@ def test_one_row_is_too_few_for_two_workers(frame, spark, tmp_path, monkeypatch)
         Trainer("small.snet", spark.context, show=False).fit(frame.limit(1))
 
 
-def test_a_lost_executor_takes_rows_along_that_are_computed_again(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    pathlib.Path("small.snet").write_text(MODEL)
-    weights = []
+LOST = f"""
+import os, pathlib, signal, subprocess
+import numpy as np
+from pyspark.sql import SparkSession
+from sparknet_dsl.runtime import Trainer
+from sparknet_dsl.runtime.events import Round
+from sparknet_dsl.runtime.spark import Cluster
 
-    def lose_one(event: Event) -> None:
-        if isinstance(event, Round) and event.round == 1 and weights:
-            executors = subprocess.run(["pgrep", "-P", str(java), "-f", "Coarse"], capture_output=True, text=True)
-            os.kill(int(executors.stdout.split()[0]), signal.SIGKILL)
+pathlib.Path("small.snet").write_text({MODEL!r})
+weights = []
 
-    with Cluster("local-cluster[2,1,1024]", 2, conf={"spark.executor.memory": "512m"}) as cluster:
-        java = cluster.context._gateway.proc.pid
-        rng = np.random.default_rng(0)
-        rows = [(index % 3, bytearray(rng.bytes(36))) for index in range(500)]
-        frame = SparkSession(cluster.context).createDataFrame(rows, "label int, image binary")
-        for _ in range(2):
-            trainer = Trainer("small.snet", cluster.context, show=False, average="spark", callbacks=[lose_one])
-            weights.append(pathlib.Path(trainer.fit(frame).files[0]).read_bytes())
-    assert weights[0] == weights[1]
+def lose_one(event):
+    if isinstance(event, Round) and event.round == 1 and weights:
+        executors = subprocess.run(["pgrep", "-P", str(java), "-f", "Coarse"], capture_output=True, text=True)
+        os.kill(int(executors.stdout.split()[0]), signal.SIGKILL)
+
+with Cluster("local-cluster[2,1,1024]", 2, conf={{"spark.executor.memory": "512m"}}) as cluster:
+    java = cluster.context._gateway.proc.pid
+    rng = np.random.default_rng(0)
+    rows = [(index % 3, bytearray(rng.bytes(36))) for index in range(500)]
+    frame = SparkSession(cluster.context).createDataFrame(rows, "label int, image binary")
+    for _ in range(2):
+        trainer = Trainer("small.snet", cluster.context, show=False, average="spark", callbacks=[lose_one])
+        weights.append(pathlib.Path(trainer.fit(frame).files[0]).read_bytes())
+assert weights[0] == weights[1]
+"""
+
+
+def test_a_lost_executor_takes_rows_along_that_are_computed_again(tmp_path):
+    done = subprocess.run([sys.executable, "-P", "-c", LOST], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
