@@ -6,6 +6,7 @@ Where one of those begins with `error`, the last command fails.
 
 import functools
 import itertools
+import os
 import pathlib
 import re
 import runpy
@@ -13,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from typing import Any
 
@@ -167,7 +169,9 @@ def run(command: str) -> tuple[int, str]:
         return done.exit_code, done.output
     if words[0] == "python" and words[1].endswith(".py") and not SHELL & set(words):
         return run_script(words[1:]), ""
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    # As in an environment that is active.
+    found = {**os.environ, "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", command], env=found, capture_output=True, text=True, timeout=120, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
