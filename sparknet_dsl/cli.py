@@ -16,10 +16,11 @@ from .cli_common import (
     define_option,
     memory_option,
     precision_option,
+    report_options,
     speech_options,
     tracker_options,
+    where_to_report,
 )
-from .report_options import report_options, where_to_report
 
 if TYPE_CHECKING:
     from .caffe_ext import Memory, Precision

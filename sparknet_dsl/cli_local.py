@@ -17,10 +17,11 @@ from .cli_common import (
     define_option,
     memory_option,
     precision_option,
+    report_options,
     speech_options,
     tracker_options,
+    where_to_report,
 )
-from .report_options import report_options, where_to_report
 
 
 def _row(context: click.Context, parameter: click.Parameter, given: str | None) -> tuple[int, ...] | None:

@@ -17,11 +17,11 @@ from ...caffe_ext.images import decode
 from ...errors import ModelError, SparkNetError
 from .. import deploy, timing
 from ..data import BadRecords, Column, Columns, DataFrame
-from ..data.cifar import Cifar10
 from ..events import End
 from ..feeds import Fed
 from ..inference import BATCH, Deployed, Predictor
 from ..plan import phase_net
+from ..prepare.reading import RGB
 from ..scores import Confusion, best
 from .folder import Subject
 from .pictures import filters, is_image, thumbnail
@@ -108,7 +108,7 @@ def _filters(subject: Subject, weights: pathlib.Path) -> dict[str, Any] | None:
 
 def _rgb(fed: Fed | None) -> bool:
     """Whether colours are red, green, blue, where Caffe has blue, green, red."""
-    return fed is not None and isinstance(fed.source, Cifar10)
+    return fed is not None and fed.uri.partition(":")[0] in RGB
 
 
 @dataclasses.dataclass

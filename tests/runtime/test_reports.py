@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from recorded_runs import START, layers, local_run, spark_run, write_run
 
 from sparknet_dsl import cli_local, cli_report, compile_file
+from sparknet_dsl.cli_common import where_to_report
 from sparknet_dsl.errors import DataError, OutputError
 from sparknet_dsl.proto import caffe_pb2
-from sparknet_dsl.report_options import where_to_report
 from sparknet_dsl.runtime import Trainer, train_command
 from sparknet_dsl.runtime.config import RunConfig
 from sparknet_dsl.runtime.events import End, Round, Worker, to_json
